@@ -1,0 +1,49 @@
+/*
+ * The relay365 command: what its sub-commands share. Each is a function that
+ * gets the loaded configuration and its own arguments and returns the exit
+ * status.
+ */
+#ifndef RELAY365_CTL_CTL_H
+#define RELAY365_CTL_CTL_H
+
+#include "conf/conf.h"
+
+#include "base/buf.h"
+
+#include <cjson/cJSON.h>
+
+enum ctl_exit {
+	CTL_OK = 0,
+	CTL_PROBLEM = 1, /* the command worked and found something wrong */
+	CTL_USAGE = 2,
+	CTL_TRY_LATER = 75,
+	CTL_CONFIG = 78
+};
+
+#define CTL_TIMEOUT_MS 5000 /* a daemon that does not answer a control verb by then is stuck */
+
+struct ctl {
+	const char *conf_path;
+	const struct conf *conf;
+	bool json; /* print JSON instead of text */
+	int argc;  /* what follows the sub-command */
+	char **argv;
+};
+
+int ctl_check(const struct ctl *ctl);
+int ctl_reload(const struct ctl *ctl);
+int ctl_setup(const struct ctl *ctl);
+int ctl_status(const struct ctl *ctl);
+int ctl_token(const struct ctl *ctl);
+
+/* Control sockets of the two daemons; the caller frees. */
+char *ctl_tokend_socket(const struct conf *conf);
+char *ctl_milter_socket(const struct conf *conf);
+
+/* Prints and frees json; returns status. */
+int ctl_print_json(cJSON *json, int status);
+
+/* status_text.c: the JSON of ctl_status() for reading. */
+void ctl_status_text(const cJSON *status, struct buf *text);
+
+#endif

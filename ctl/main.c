@@ -1,0 +1,116 @@
+/* relay365: options and sub-commands. */
+#include "ctl/ctl.h"
+
+#include "base/xalloc.h"
+
+#include <getopt.h>
+
+static const struct command {
+	const char *name;
+	const char *arguments;
+	const char *doc;
+	int (*run)(const struct ctl *ctl);
+} commands[] = {
+	{"check", "", "read the configuration and say what is wrong with it", ctl_check},
+	{"status", "[--json]", "tokens, what was accepted and delivered, and the limits",
+	 ctl_status},
+	{"reload", "", "let the daemons read the configuration again", ctl_reload},
+	{"token", "MAILBOX", "print an access token, for programs that ask for one", ctl_token},
+	{"setup", "postfix", "print what Postfix needs to deliver through relay365", ctl_setup},
+};
+
+static void usage(FILE *to)
+{
+	(void)fputs("usage: relay365 [-c FILE] [--json] COMMAND\n\n", to);
+	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
+		(void)fprintf(to, "  %-7s %-9s  %s\n", commands[i].name, commands[i].arguments,
+			      commands[i].doc);
+	(void)fputs("\nExit status: 0 well, 1 a problem found, 2 usage, 75 try later, 78 "
+		    "configuration.\n"
+		    "See relay365(8).\n",
+		    to);
+}
+
+char *ctl_tokend_socket(const struct conf *conf)
+{
+	return xasprintf("%s/control", conf->run_dir);
+}
+
+char *ctl_milter_socket(const struct conf *conf)
+{
+	return xasprintf("%s/control", conf->milter_run_dir);
+}
+
+int ctl_print_json(cJSON *json, int status)
+{
+	char *text = cJSON_Print(json);
+
+	if (text != NULL)
+		(void)puts(text);
+	cJSON_free(text);
+	cJSON_Delete(json);
+	return fflush(stdout) == 0 ? status : CTL_PROBLEM;
+}
+
+static int run(struct ctl *ctl, const struct command *command)
+{
+	struct err err = ERR_INIT;
+	struct conf *conf = conf_load(ctl->conf_path, &err);
+	int status;
+
+	if (conf == NULL) {
+		if (ctl->json) {
+			cJSON *json = cJSON_CreateObject();
+
+			(void)cJSON_AddStringToObject(json, "error", err.text);
+			return ctl_print_json(json, CTL_CONFIG);
+		}
+		(void)fprintf(stderr, "relay365: %s\n", err.text);
+		return CTL_CONFIG;
+	}
+	ctl->conf = conf;
+	status = command->run(ctl);
+	conf_free(&conf);
+	return status;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option options[] = {{"config", required_argument, NULL, 'c'},
+						{"json", no_argument, NULL, 'j'},
+						{"help", no_argument, NULL, 'h'},
+						{"version", no_argument, NULL, 'V'},
+						{NULL, 0, NULL, 0}};
+	struct ctl ctl = {.conf_path = CONF_PATH_DEFAULT};
+	int c;
+
+	while ((c = getopt_long(argc, argv, "c:jhV", options, NULL)) != -1) {
+		switch (c) {
+		case 'c':
+			ctl.conf_path = optarg;
+			break;
+		case 'j':
+			ctl.json = true;
+			break;
+		case 'h':
+			usage(stdout);
+			return CTL_OK;
+		case 'V':
+			(void)puts("relay365 " PACKAGE_VERSION);
+			return CTL_OK;
+		default:
+			usage(stderr);
+			return CTL_USAGE;
+		}
+	}
+	if (optind < argc) {
+		ctl.argc = argc - optind - 1;
+		ctl.argv = argv + optind + 1;
+		for (size_t i = 0; i < ARRAY_LEN(commands); i++)
+			if (strcmp(argv[optind], commands[i].name) == 0)
+				return run(&ctl, &commands[i]);
+		(void)fprintf(stderr, "relay365: there is no command \"%s\"\n", argv[optind]);
+	}
+	usage(stderr);
+	return CTL_USAGE;
+}

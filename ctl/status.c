@@ -1,0 +1,82 @@
+/* relay365 status: asks both daemons and puts their answers side by side. */
+#include "ctl/ctl.h"
+
+#include "proto/control.h"
+
+/* Adds the daemon's answer under name; when there is none, why, to the problems. */
+static void ask(cJSON *status, cJSON *problems, const char *name, char *socket)
+{
+	struct err err = ERR_INIT;
+	cJSON *answer = NULL;
+	char text[ERR_TEXT_MAX + 64];
+
+	if (control_call(socket, "status", NULL, NULL, CTL_TIMEOUT_MS, &answer, &err) == 0) {
+		(void)cJSON_AddItemToObject(status, name, answer);
+	} else {
+		(void)snprintf(text, sizeof(text), "relay365-%s does not answer: %s", name,
+			       err.text);
+		(void)cJSON_AddItemToArray(problems, cJSON_CreateString(text));
+		(void)cJSON_AddNullToObject(status, name);
+	}
+	free(socket);
+}
+
+static void add_problem(cJSON *problems, const char *what, const cJSON *object, const char *name)
+{
+	const char *reason = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, name));
+	char text[ERR_TEXT_MAX + 64];
+
+	if (reason == NULL)
+		return;
+	(void)snprintf(text, sizeof(text), "%s: %s", what, reason);
+	(void)cJSON_AddItemToArray(problems, cJSON_CreateString(text));
+}
+
+static const char *name_of(const cJSON *object, const char *key)
+{
+	const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, key));
+
+	return name == NULL ? "?" : name;
+}
+
+static void find_problems(const cJSON *status, cJSON *problems)
+{
+	const cJSON *tokend = cJSON_GetObjectItemCaseSensitive(status, "tokend");
+	const cJSON *milter = cJSON_GetObjectItemCaseSensitive(status, "milter");
+	const cJSON *item;
+
+	add_problem(problems, "ledger of deliveries", tokend, "ledger_problem");
+	add_problem(problems, "ledger of accepted mail", milter, "ledger_problem");
+	cJSON_ArrayForEach (item, cJSON_GetObjectItemCaseSensitive(tokend, "tokens"))
+		add_problem(problems, name_of(item, "tenant"),
+			    cJSON_GetObjectItemCaseSensitive(item, "last_error"), "reason");
+	cJSON_ArrayForEach (item, cJSON_GetObjectItemCaseSensitive(tokend, "mailboxes"))
+		add_problem(problems, name_of(item, "name"), item, "problem");
+}
+
+int ctl_status(const struct ctl *ctl)
+{
+	struct buf text = BUF_INIT(CONTROL_ANSWER_MAX);
+	cJSON *status = cJSON_CreateObject();
+	cJSON *problems = cJSON_CreateArray();
+	int result;
+
+	if (ctl->argc > 1 || (ctl->argc == 1 && strcmp(ctl->argv[0], "--json") != 0)) {
+		(void)fputs("usage: relay365 [-c FILE] [--json] status\n", stderr);
+		cJSON_Delete(status);
+		cJSON_Delete(problems);
+		return CTL_USAGE;
+	}
+	ask(status, problems, "tokend", ctl_tokend_socket(ctl->conf));
+	ask(status, problems, "milter", ctl_milter_socket(ctl->conf));
+	find_problems(status, problems);
+	result = cJSON_GetArraySize(problems) == 0 ? CTL_OK : CTL_PROBLEM;
+	(void)cJSON_AddItemToObject(status, "problems", problems);
+	if (ctl->json || ctl->argc == 1)
+		return ctl_print_json(status, result);
+	ctl_status_text(status, &text);
+	(void)fwrite(buf_text(&text), 1, text.len, stdout);
+	buf_clear(&text);
+	cJSON_Delete(status);
+	return fflush(stdout) == 0 ? result : CTL_PROBLEM;
+}

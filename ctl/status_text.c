@@ -1,0 +1,139 @@
+#include "base/compat.h"
+
+#include "ctl/ctl.h"
+
+static const cJSON *get(const cJSON *object, const char *name)
+{
+	return cJSON_GetObjectItemCaseSensitive(object, name);
+}
+
+static const char *text_of(const cJSON *object, const char *name)
+{
+	const char *text = cJSON_GetStringValue(get(object, name));
+
+	return text == NULL ? "" : text;
+}
+
+static long long number_of(const cJSON *object, const char *name)
+{
+	const cJSON *item = get(object, name);
+
+	return cJSON_IsNumber(item) ? (long long)item->valuedouble : 0;
+}
+
+/* "4512" as "75 min". */
+static void add_duration(struct buf *text, long long seconds)
+{
+	if (seconds >= 2 * 86400)
+		(void)buf_addf(text, "%lld d", seconds / 86400);
+	else if (seconds >= 2 * 3600)
+		(void)buf_addf(text, "%lld h", seconds / 3600);
+	else if (seconds >= 120)
+		(void)buf_addf(text, "%lld min", seconds / 60);
+	else
+		(void)buf_addf(text, "%lld s", seconds);
+}
+
+static void add_token(struct buf *text, const cJSON *token)
+{
+	const cJSON *error = get(token, "last_error");
+
+	(void)buf_addf(text, "  %-16s %-9s %s", text_of(token, "tenant"), text_of(token, "state"),
+		       text_of(token, "grant"));
+	if (text_of(token, "expires_at")[0] != '\0') {
+		(void)buf_addf(text, ", expires %s in ", text_of(token, "expires_at"));
+		add_duration(text, number_of(token, "expires_in_s"));
+	}
+	(void)buf_adds(text, "\n");
+	if (error == NULL)
+		return;
+	(void)buf_addf(text, "    last error %s: %s; next try in ", text_of(error, "at"),
+		       text_of(error, "reason"));
+	add_duration(text, number_of(error, "retry_in_s"));
+	(void)buf_adds(text, "\n");
+}
+
+static const cJSON *by_name(const cJSON *list, const char *name)
+{
+	const cJSON *item;
+
+	cJSON_ArrayForEach (item, list)
+		if (strcmp(text_of(item, "name"), name) == 0)
+			return item;
+	return NULL;
+}
+
+/* "[#######...............]" for what is used of a limit. */
+static void add_bar(struct buf *text, long long used, long long max)
+{
+	const int width = 20;
+	int full = max <= 0 ? 0 : (int)(used >= max ? width : used * width / max);
+
+	(void)buf_adds(text, "[");
+	for (int i = 0; i < width; i++)
+		(void)buf_adds(text, i < full ? "#" : ".");
+	(void)buf_adds(text, "]");
+}
+
+static void add_use(struct buf *text, const char *what, long long used, long long max,
+		    const char *room_at)
+{
+	(void)buf_addf(text, "    %-10s", what);
+	add_bar(text, used, max);
+	(void)buf_addf(text, " %lld of %lld recipients in 24 h", used, max);
+	if (room_at[0] != '\0')
+		(void)buf_addf(text, ", room at %s", room_at);
+	(void)buf_adds(text, "\n");
+}
+
+static void add_mailbox(struct buf *text, const cJSON *mailbox, const cJSON *accepted)
+{
+	(void)buf_addf(text, "  %s <%s>\n", text_of(mailbox, "name"),
+		       text_of(mailbox, "address"));
+	if (accepted != NULL)
+		add_use(text, "accepted", number_of(accepted, "used"), number_of(accepted, "max"),
+			text_of(accepted, "room_at"));
+	add_use(text, "delivered", number_of(mailbox, "delivered"),
+		number_of(mailbox, "recipients_per_day"), text_of(mailbox, "room_at"));
+	(void)buf_addf(text, "    sending    %lld of %lld connections, %lld waiting\n",
+		       number_of(mailbox, "leases"), number_of(mailbox, "connections"),
+		       number_of(mailbox, "waiting"));
+	if (text_of(mailbox, "last_refusal")[0] != '\0')
+		(void)buf_addf(text, "    last refusal %s: %s\n",
+			       text_of(mailbox, "last_refusal_at"),
+			       text_of(mailbox, "last_refusal"));
+}
+
+static void add_daemon(struct buf *text, const char *name, const cJSON *daemon)
+{
+	if (daemon == NULL || cJSON_IsNull(daemon))
+		(void)buf_addf(text, "%s: down\n", name);
+	else
+		(void)buf_addf(text, "%s: up since %s (pid %lld, %s)\n", name,
+			       text_of(daemon, "started"), number_of(daemon, "pid"),
+			       text_of(daemon, "version"));
+}
+
+void ctl_status_text(const cJSON *status, struct buf *text)
+{
+	const cJSON *tokend = get(status, "tokend");
+	const cJSON *milter = get(status, "milter");
+	const cJSON *problems = get(status, "problems");
+	const cJSON *item;
+
+	add_daemon(text, "relay365-tokend", tokend);
+	add_daemon(text, "relay365-milter", milter);
+	(void)buf_adds(text, "\nTokens\n");
+	cJSON_ArrayForEach (item, get(tokend, "tokens"))
+		add_token(text, item);
+	(void)buf_adds(text, "\nMailboxes\n");
+	cJSON_ArrayForEach (item, get(tokend, "mailboxes"))
+		add_mailbox(text, item, by_name(get(milter, "mailboxes"), text_of(item, "name")));
+	if (cJSON_GetArraySize(problems) == 0) {
+		(void)buf_adds(text, "\nAll is well.\n");
+		return;
+	}
+	(void)buf_adds(text, "\nProblems\n");
+	cJSON_ArrayForEach (item, problems)
+		(void)buf_addf(text, "  %s\n", item->valuestring);
+}

@@ -1,0 +1,26 @@
+/*
+ * What every daemon here does the same way: no core dumps, signals as events,
+ * and telling systemd (sd_notify(3)'s protocol) when it is ready.
+ */
+#ifndef RELAY365_BASE_DAEMON_H
+#define RELAY365_BASE_DAEMON_H
+
+#include "base/loop.h"
+
+/*
+ * Before threads start: no core dump and no ptrace by the same user (they hold
+ * secrets), umask 0027, SIGPIPE ignored, SIGTERM and SIGINT blocked so that
+ * only daemon_on_signal() sees them.
+ */
+void daemon_prepare(void);
+
+/* Calls stop on SIGTERM or SIGINT, from the loop. One loop per program. */
+int daemon_on_signal(struct loop *loop, void (*stop)(void *arg), void *arg);
+
+/* Tells the supervisor "READY=1", "STOPPING=1", ... when there is one. */
+void daemon_notify(const char *state);
+
+/* Keeps the supervisor's watchdog quiet from the loop, when it asked for that. */
+void daemon_watchdog(struct loop *loop);
+
+#endif

@@ -1,0 +1,218 @@
+#include "base/log.h"
+
+#include "base/clock.h"
+
+#include <stdarg.h>
+#include <syslog.h>
+#include <unistd.h>
+
+static struct {
+	const char *program;
+	enum log_target target;
+	bool json;
+	bool debug;
+} log_conf = {"relay365", LOG_TO_STDERR, false, false};
+
+static const struct {
+	const char *name;
+	enum log_level level;
+	const char *meaning;
+} events[EV_COUNT] = {
+#define EVENT(id, name, level, meaning) {name, LOGL_##level, meaning},
+#include "base/events.def"
+#undef EVENT
+};
+
+static const int priorities[] = {LOG_ALERT, LOG_ERR, LOG_WARNING, LOG_INFO, LOG_DEBUG};
+
+/* Room kept for what log_end() adds: the closing brace and a line end. */
+enum { TAIL = 4 };
+
+void log_open(const char *program, enum log_target target, bool json, bool debug)
+{
+	log_conf.program = program;
+	log_conf.target = target;
+	log_conf.json = json;
+	log_conf.debug = debug;
+	if (target == LOG_TO_SYSLOG)
+		openlog(program, LOG_PID | LOG_NDELAY, LOG_MAIL);
+}
+
+static bool wanted(const struct log_line *line)
+{
+	return log_conf.debug || events[line->event].level != LOGL_DEBUG;
+}
+
+static void put(struct log_line *line, const char *text, size_t len)
+{
+	size_t room = sizeof(line->text) - TAIL - line->len;
+
+	if (len > room)
+		len = room;
+	memcpy(line->text + line->len, text, len);
+	line->len += len;
+}
+
+static void puts_(struct log_line *line, const char *text)
+{
+	put(line, text, strlen(text));
+}
+
+/* Control bytes become "?"; quotes and backslashes are escaped. Bytes over 127 pass. */
+static void put_quoted(struct log_line *line, const char *value, size_t len)
+{
+	put(line, "\"", 1);
+	for (size_t i = 0; i < len && line->len + 8 < sizeof(line->text) - TAIL; i++) {
+		unsigned char c = (unsigned char)value[i];
+
+		if (c == '"' || c == '\\')
+			put(line, "\\", 1);
+		if (c < 32 || c == 127)
+			c = '?';
+		put(line, (const char *)&c, 1);
+	}
+	put(line, "\"", 1);
+}
+
+static bool needs_quotes(const char *value, size_t len)
+{
+	for (size_t i = 0; i < len; i++) {
+		unsigned char c = (unsigned char)value[i];
+
+		if (c <= 32 || c == '"' || c == '\\' || c == 127)
+			return true;
+	}
+	return len == 0;
+}
+
+static void key(struct log_line *line, const char *name)
+{
+	if (log_conf.json) {
+		puts_(line, ",\"");
+		puts_(line, name);
+		puts_(line, "\":");
+	} else {
+		puts_(line, " ");
+		puts_(line, name);
+		puts_(line, "=");
+	}
+}
+
+void log_begin(struct log_line *line, enum log_event event, const char *queue_id)
+{
+	char now[CLOCK_TEXT_MAX];
+
+	line->event = event;
+	line->len = 0;
+	if (!wanted(line))
+		return;
+	if (log_conf.json) {
+		puts_(line, "{\"time\":\"");
+		puts_(line, clock_rfc3339(clock_wall_ms(), now));
+		puts_(line, "\"");
+		log_str(line, "queue_id", queue_id);
+		log_str(line, "event", events[event].name);
+		return;
+	}
+	if (log_conf.target == LOG_TO_STDERR) {
+		puts_(line, clock_rfc3339(clock_wall_ms(), now));
+		puts_(line, " ");
+		puts_(line, log_conf.program);
+		puts_(line, ": ");
+	}
+	if (queue_id != NULL) {
+		puts_(line, queue_id);
+		puts_(line, ": ");
+	}
+	puts_(line, events[event].name);
+}
+
+void log_mem(struct log_line *line, const char *name, const char *value, size_t len)
+{
+	if (value == NULL || !wanted(line))
+		return;
+	if (len > LOG_VALUE_MAX)
+		len = LOG_VALUE_MAX;
+	key(line, name);
+	if (log_conf.json || needs_quotes(value, len))
+		put_quoted(line, value, len);
+	else
+		put(line, value, len);
+}
+
+void log_str(struct log_line *line, const char *name, const char *value)
+{
+	if (value != NULL)
+		log_mem(line, name, value, strlen(value));
+}
+
+void log_int(struct log_line *line, const char *name, int64_t value)
+{
+	char text[24];
+
+	if (!wanted(line))
+		return;
+	(void)snprintf(text, sizeof(text), "%lld", (long long)value);
+	key(line, name);
+	puts_(line, text);
+}
+
+void log_ratio(struct log_line *line, const char *name, int64_t value, int64_t of)
+{
+	char text[48];
+
+	(void)snprintf(text, sizeof(text), "%lld/%lld", (long long)value, (long long)of);
+	log_str(line, name, text);
+}
+
+void log_time(struct log_line *line, const char *name, int64_t wall_ms)
+{
+	char text[CLOCK_TEXT_MAX];
+
+	log_str(line, name, clock_rfc3339(wall_ms, text));
+}
+
+void log_end(struct log_line *line)
+{
+	if (!wanted(line))
+		return;
+	if (log_conf.json)
+		line->text[line->len++] = '}';
+	line->text[line->len] = '\0';
+	if (log_conf.target == LOG_TO_SYSLOG) {
+		syslog(priorities[events[line->event].level], "%s", line->text);
+		return;
+	}
+	/* One write, so that lines of threads and processes don't mix. */
+	line->text[line->len++] = '\n';
+	(void)!write(STDERR_FILENO, line->text, line->len);
+}
+
+void log_say(enum log_event event, const char *fmt, ...)
+{
+	char text[LOG_VALUE_MAX + 1];
+	struct log_line line;
+	va_list ap;
+
+	va_start(ap, fmt);
+	(void)vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	log_begin(&line, event, NULL);
+	log_str(&line, "text", text);
+	log_end(&line);
+}
+
+const char *log_event_name(enum log_event event)
+{
+	return events[event].name;
+}
+
+const char *log_event_meaning(enum log_event event)
+{
+	return events[event].meaning;
+}
+
+enum log_level log_event_level(enum log_event event)
+{
+	return events[event].level;
+}

@@ -1,0 +1,131 @@
+#include "base/sock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+static int fill_address(const char *path, struct sockaddr_un *sun, struct err *err)
+{
+	if (strlen(path) > SOCK_PATH_MAX)
+		return err_set(
+			err, ERR_CONFIG,
+			"the socket path %s is longer than %d bytes; choose a shorter folder",
+			path, SOCK_PATH_MAX);
+	memset(sun, 0, sizeof(*sun));
+	sun->sun_family = AF_UNIX;
+	memcpy(sun->sun_path, path, strlen(path));
+	return 0;
+}
+
+int sock_make_folder(const char *path, gid_t group, struct err *err)
+{
+	char folder[SOCK_PATH_MAX + 1];
+	const char *slash = strrchr(path, '/');
+	size_t n = slash == NULL ? 0 : (size_t)(slash - path);
+
+	if (n == 0 || n >= sizeof(folder))
+		return 0;
+	memcpy(folder, path, n);
+	folder[n] = '\0';
+	if (mkdir(folder, 0750) < 0) {
+		if (errno == EEXIST)
+			return 0;
+		return err_set(err, ERR_CONFIG, "cannot make the folder %s for a socket: %s",
+			       folder, err_no(errno));
+	}
+	if (group != (gid_t)-1)
+		(void)!chown(folder, (uid_t)-1, group);
+	if (chmod(folder, 02750) < 0)
+		return err_set(err, ERR_CONFIG, "cannot set the mode of %s: %s", folder,
+			       err_no(errno));
+	return 0;
+}
+
+/* The lock's descriptor stays open for the life of the process, on purpose. */
+int sock_lock(const char *path, struct err *err)
+{
+	char lock[SOCK_PATH_MAX + 8];
+	int fd;
+
+	(void)snprintf(lock, sizeof(lock), "%s.lock", path);
+	fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return err_set(err, ERR_CONFIG, "cannot open %s: %s", lock, err_no(errno));
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		(void)close(fd);
+		return err_set(err, ERR_PERM, "another daemon already serves %s; stop it first",
+			       path);
+	}
+	return 0;
+}
+
+int sock_listen(const char *path, mode_t mode, gid_t group, struct err *err)
+{
+	struct sockaddr_un sun;
+	int fd;
+
+	if (fill_address(path, &sun, err) < 0 || sock_lock(path, err) < 0)
+		return -1;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return err_set(err, ERR_TEMP, "cannot make a socket: %s", err_no(errno));
+	/* With the lock in hand, whatever stands there belongs to nobody alive. */
+	(void)unlink(path);
+	if (bind(fd, (struct sockaddr *)&sun, sizeof(sun)) < 0) {
+		err_set(err, ERR_CONFIG, "cannot listen at %s: %s", path, err_no(errno));
+		goto fail;
+	}
+	if (chmod(path, mode) < 0 ||
+	    (group != (gid_t)-1 && chown(path, (uid_t)-1, group) < 0 && errno != EPERM) ||
+	    listen(fd, 1024) < 0) {
+		err_set(err, ERR_CONFIG, "cannot set up %s: %s", path, err_no(errno));
+		goto fail;
+	}
+	return fd;
+fail:
+	(void)close(fd);
+	return -1;
+}
+
+int sock_connect(const char *path, struct err *err)
+{
+	struct sockaddr_un sun;
+	int fd;
+
+	if (fill_address(path, &sun, err) < 0)
+		return -1;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return err_set(err, ERR_TEMP, "cannot make a socket: %s", err_no(errno));
+	if (connect(fd, (struct sockaddr *)&sun, sizeof(sun)) < 0) {
+		err_set(err, ERR_TEMP, "cannot connect to %s: %s", path, err_no(errno));
+		(void)close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+int sock_peer(int fd, struct sock_peer *peer_r)
+{
+	struct ucred cred;
+	socklen_t len = sizeof(cred);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0)
+		return -1;
+	peer_r->uid = cred.uid;
+	peer_r->gid = cred.gid;
+	peer_r->pid = cred.pid;
+	return 0;
+}
+
+gid_t sock_group(const char *name)
+{
+	struct group *gr = getgrnam(name);
+
+	return gr == NULL ? (gid_t)-1 : gr->gr_gid;
+}

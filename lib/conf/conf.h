@@ -1,0 +1,112 @@
+/*
+ * relay365.conf(5) in memory: read by libconfig, checked against conf.def, the
+ * one table of keys. A struct conf never changes once loaded; a reload makes a
+ * new one. Every string is NUL-terminated, never NULL where a default exists,
+ * and belongs to the conf. Only conf_load.c includes libconfig.h.
+ */
+#ifndef RELAY365_CONF_CONF_H
+#define RELAY365_CONF_CONF_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define CONF_PATH_DEFAULT RELAY365_CONFDIR "/relay365.conf"
+#define CONF_NAME_MAX \
+	32 /* bytes of a mailbox's or tenant's name: a Postfix transport carries it */
+
+struct conf_list {
+	char **item;
+	size_t count;
+};
+
+enum conf_cloud { CLOUD_GLOBAL, CLOUD_USGOV, CLOUD_CHINA, CLOUD_CUSTOM };
+
+struct conf_tenant {
+	char name[CONF_NAME_MAX + 1];
+	unsigned int line; /* where it stands in the file */
+	char *id;
+	char *client_id;
+	char *secret_file; /* one of secret_file or certificate and private_key; "" when not used
+			    */
+	char *certificate;
+	char *private_key;
+	struct conf_list accepted_domains;
+	int64_t cloud; /* enum conf_cloud; the endpoints below are filled in from it */
+	char *token_endpoint;
+	char *scope;
+	char *smtp_host;
+	int64_t smtp_port;
+	char *smtp_address; /* where to connect instead; "": smtp_host */
+	char *ca_file;	    /* "": the system's */
+	char *proxy;	    /* "": none */
+};
+
+enum conf_when_full { FULL_REJECT, FULL_DEFER, FULL_HOLD, FULL_WAIT, FULL_WARN };
+
+struct conf_mailbox {
+	char name[CONF_NAME_MAX + 1];
+	unsigned int line;
+	char *address;
+	char *tenant_name;
+	const struct conf_tenant *tenant;
+	struct conf_list senders; /* "user@domain" or "*@domain", lower case */
+	bool is_default;
+	int64_t recipients_per_day;
+	int64_t recipients_per_message;
+	int64_t messages_per_minute;
+	int64_t connections;
+	int64_t when_full;   /* enum conf_when_full */
+	int64_t max_wait_ms; /* for FULL_WAIT */
+	int64_t then;	     /* enum conf_when_full: FULL_DEFER or FULL_REJECT */
+};
+
+struct conf {
+	char *path; /* the file this came from */
+	char *postmaster;
+	struct conf_tenant *tenant;
+	size_t tenants;
+	struct conf_mailbox *mailbox;
+	size_t mailboxes;
+	struct conf_list queue_directories;
+	struct conf_list relay_hosts;
+	struct conf_list token_users;
+	char *state_dir;
+	char *milter_state_dir;
+	char *run_dir;
+	char *milter_run_dir;
+	char *milter_socket; /* "": relay365m/milter in each queue directory */
+	char *control_group; /* "": the daemon's own */
+	bool log_to_stderr;
+	bool log_json;
+	bool log_debug;
+	bool accept_on_ledger_error;
+	bool shadow;
+};
+
+/*
+ * Reads and checks path. Returns NULL with file, line and what to do in err.
+ * Files with secrets are only looked at (existence, mode), not read.
+ */
+struct conf *conf_load(const char *path, struct err *err);
+void conf_free(struct conf **conf);
+
+/* By name ("relay"), NULL when there is none. */
+const struct conf_mailbox *conf_mailbox_by_name(const struct conf *conf, const char *name,
+						size_t len);
+/* By address, case-folded. */
+const struct conf_mailbox *conf_mailbox_by_address(const struct conf *conf, const char *address);
+
+/*
+ * The recipients that one SMTP transaction to Microsoft may carry: what the
+ * generated Postfix configuration sets as recipient limit, and what tokend
+ * reserves for an open lease. A twentieth of the day, so that the room that
+ * only a reservation keeps empty stays small; never over recipients_per_message.
+ */
+int64_t conf_transaction_recipients(const struct conf_mailbox *mailbox);
+
+/* The prefix of a mailbox's Postfix transport: "relay365-" NAME. */
+#define CONF_TRANSPORT_PREFIX "relay365-"
+
+#endif

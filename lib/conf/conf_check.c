@@ -1,0 +1,285 @@
+#include "conf/conf_check.h"
+
+#include "base/file.h"
+#include "base/xalloc.h"
+
+#include <strings.h>
+
+/* Endpoints of Microsoft's clouds: "How to authenticate an SMTP application by using OAuth" and
+ * "National clouds" at learn.microsoft.com. */
+static const struct cloud {
+	const char *authority;
+	const char *scope;
+	const char *smtp_host;
+} clouds[] = {
+	[CLOUD_GLOBAL] = {"login.microsoftonline.com", "https://outlook.office365.com/.default",
+			  "smtp.office365.com"},
+	[CLOUD_USGOV] = {"login.microsoftonline.us", "https://outlook.office365.us/.default",
+			 "smtp.office365.us"},
+	[CLOUD_CHINA] = {"login.partner.microsoftonline.cn",
+			 "https://partner.outlook.cn/.default", "smtp.partner.outlook.cn"},
+};
+
+static int tenant_error(const struct conf *conf, const struct conf_tenant *tenant,
+			struct err *err)
+{
+	return err_add(err, "%s:%u: tenant \"%s\"", conf->path, tenant->line, tenant->name);
+}
+
+static int mailbox_error(const struct conf *conf, const struct conf_mailbox *mailbox,
+			 struct err *err)
+{
+	return err_add(err, "%s:%u: mailbox \"%s\"", conf->path, mailbox->line, mailbox->name);
+}
+
+static void fold(char *text)
+{
+	for (; *text != '\0'; text++)
+		if (*text >= 'A' && *text <= 'Z')
+			*text = (char)(*text - 'A' + 'a');
+}
+
+static void fold_list(struct conf_list *list)
+{
+	for (size_t i = 0; i < list->count; i++)
+		fold(list->item[i]);
+}
+
+static bool is_set(const char *text)
+{
+	return text[0] != '\0';
+}
+
+/* ---- tenants ---- */
+
+static int check_credential(const struct conf_tenant *tenant, struct err *err)
+{
+	bool secret = is_set(tenant->secret_file);
+	bool certificate = is_set(tenant->certificate) || is_set(tenant->private_key);
+
+	if (secret && certificate)
+		return err_set(err, ERR_CONFIG,
+			       "has both secret_file and a certificate; keep the certificate");
+	if (!secret && !certificate)
+		return err_set(
+			err, ERR_CONFIG,
+			"has no credential; set certificate and private_key, or secret_file");
+	if (secret)
+		return file_check_secrecy(tenant->secret_file, err);
+	if (!is_set(tenant->certificate) || !is_set(tenant->private_key))
+		return err_set(err, ERR_CONFIG,
+			       "certificate and private_key go together; %s is missing",
+			       is_set(tenant->certificate) ? "private_key" : "certificate");
+	return file_check_secrecy(tenant->private_key, err);
+}
+
+static int check_custom_cloud(const struct conf_tenant *tenant, struct err *err)
+{
+	const struct {
+		const char *key, *value;
+	} needed[] = {
+		{"token_endpoint", tenant->token_endpoint},
+		{"scope", tenant->scope},
+		{"smtp_host", tenant->smtp_host},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(needed); i++)
+		if (!is_set(needed[i].value))
+			return err_set(err, ERR_CONFIG, "has cloud = \"custom\" and so needs %s",
+				       needed[i].key);
+	if (strncmp(tenant->token_endpoint, "https://", 8) != 0)
+		return err_set(err, ERR_CONFIG, "token_endpoint must begin with https://");
+	return 0;
+}
+
+static int fill_cloud(struct conf_tenant *tenant, struct err *err)
+{
+	const struct cloud *cloud;
+
+	if (tenant->cloud == CLOUD_CUSTOM)
+		return check_custom_cloud(tenant, err);
+	if (is_set(tenant->token_endpoint) || is_set(tenant->scope) || is_set(tenant->smtp_host))
+		return err_set(
+			err, ERR_CONFIG,
+			"sets token_endpoint, scope or smtp_host, which need cloud = \"custom\"");
+	cloud = &clouds[tenant->cloud];
+	free(tenant->token_endpoint);
+	free(tenant->scope);
+	free(tenant->smtp_host);
+	tenant->token_endpoint =
+		xasprintf("https://%s/%s/oauth2/v2.0/token", cloud->authority, tenant->id);
+	tenant->scope = xstrdup(cloud->scope);
+	tenant->smtp_host = xstrdup(cloud->smtp_host);
+	return 0;
+}
+
+static int check_tenant(struct conf_tenant *tenant, struct err *err)
+{
+	if (tenant->id[strcspn(tenant->id, "/?#% ")] != '\0')
+		return err_set(err, ERR_CONFIG, "id \"%s\" is neither a tenant id nor a domain",
+			       tenant->id);
+	if (strcasecmp(tenant->id, "common") == 0 ||
+	    strcasecmp(tenant->id, "organizations") == 0 ||
+	    strcasecmp(tenant->id, "consumers") == 0)
+		return err_set(err, ERR_CONFIG,
+			       "id \"%s\" is no tenant; write the tenant's id or domain",
+			       tenant->id);
+	fold_list(&tenant->accepted_domains);
+	if (check_credential(tenant, err) < 0)
+		return -1;
+	return fill_cloud(tenant, err);
+}
+
+/* ---- mailboxes ---- */
+
+static bool is_address(const char *text)
+{
+	const char *at = strrchr(text, '@');
+
+	return at != NULL && at != text && at[1] != '\0' && strchr(at + 1, '*') == NULL &&
+	       text[strcspn(text, " \t\"<>,:")] == '\0';
+}
+
+static int check_senders(const struct conf_mailbox *mailbox, struct err *err)
+{
+	for (size_t i = 0; i < mailbox->senders.count; i++) {
+		const char *sender = mailbox->senders.item[i];
+		const char *star = strchr(sender, '*');
+
+		if (!is_address(sender) || (star != NULL && (star != sender || star[1] != '@')))
+			return err_set(err, ERR_CONFIG,
+				       "senders: \"%s\" is neither user@domain nor *@domain",
+				       sender);
+	}
+	return 0;
+}
+
+static int link_tenant(const struct conf *conf, struct conf_mailbox *mailbox, struct err *err)
+{
+	if (!is_set(mailbox->tenant_name) && conf->tenants == 1) {
+		mailbox->tenant = &conf->tenant[0];
+		return 0;
+	}
+	if (!is_set(mailbox->tenant_name))
+		return err_set(err, ERR_CONFIG,
+			       "has no tenant; there are %zu: set tenant = \"NAME\"",
+			       conf->tenants);
+	for (size_t i = 0; i < conf->tenants; i++)
+		if (strcmp(conf->tenant[i].name, mailbox->tenant_name) == 0) {
+			mailbox->tenant = &conf->tenant[i];
+			return 0;
+		}
+	return err_set(err, ERR_CONFIG, "names tenant \"%s\", which is not under \"tenants\"",
+		       mailbox->tenant_name);
+}
+
+static int check_mailbox(const struct conf *conf, struct conf_mailbox *mailbox, struct err *err)
+{
+	fold(mailbox->address);
+	fold_list(&mailbox->senders);
+	if (!is_address(mailbox->address) || mailbox->address[0] == '*')
+		return err_set(err, ERR_CONFIG, "address \"%s\" is not of the form user@domain",
+			       mailbox->address);
+	if (check_senders(mailbox, err) < 0)
+		return -1;
+	if (mailbox->recipients_per_message > mailbox->recipients_per_day)
+		mailbox->recipients_per_message = mailbox->recipients_per_day;
+	return link_tenant(conf, mailbox, err);
+}
+
+/* Two mailboxes may not have the same address, the same sender pattern or both be the default. */
+static int check_pair(const struct conf *conf, const struct conf_mailbox *a,
+		      const struct conf_mailbox *b, struct err *err)
+{
+	if (strcmp(a->address, b->address) == 0)
+		return err_set(err, ERR_CONFIG, "has the address of mailbox \"%s\" (%s:%u)",
+			       a->name, conf->path, a->line);
+	if (a->is_default && b->is_default)
+		return err_set(err, ERR_CONFIG,
+			       "is a second default beside mailbox \"%s\" (%s:%u); keep one",
+			       a->name, conf->path, a->line);
+	for (size_t i = 0; i < a->senders.count; i++)
+		for (size_t j = 0; j < b->senders.count; j++)
+			if (strcmp(a->senders.item[i], b->senders.item[j]) == 0)
+				return err_set(
+					err, ERR_CONFIG,
+					"claims sender \"%s\" as mailbox \"%s\" does (%s:%u); "
+					"leave it to one of them",
+					b->senders.item[j], a->name, conf->path, a->line);
+	return 0;
+}
+
+static int check_mailboxes(struct conf *conf, struct err *err)
+{
+	for (size_t i = 0; i < conf->mailboxes; i++) {
+		struct conf_mailbox *mailbox = &conf->mailbox[i];
+
+		if (check_mailbox(conf, mailbox, err) < 0)
+			return mailbox_error(conf, mailbox, err);
+		for (size_t j = 0; j < i; j++)
+			if (check_pair(conf, &conf->mailbox[j], mailbox, err) < 0)
+				return mailbox_error(conf, mailbox, err);
+	}
+	/* With one mailbox there is no choice to make. */
+	if (conf->mailboxes == 1)
+		conf->mailbox[0].is_default = true;
+	return 0;
+}
+
+static int check_folders(const struct conf *conf, struct err *err)
+{
+	const char *folders[] = {conf->state_dir, conf->milter_state_dir, conf->run_dir,
+				 conf->milter_run_dir};
+
+	for (size_t i = 0; i < ARRAY_LEN(folders); i++)
+		if (folders[i][0] != '/')
+			return err_set(err, ERR_CONFIG,
+				       "%s: \"%s\" must be a path from the root: /...",
+				       conf->path, folders[i]);
+	for (size_t i = 0; i < conf->queue_directories.count; i++)
+		if (conf->queue_directories.item[i][0] != '/')
+			return err_set(
+				err, ERR_CONFIG,
+				"%s: queue_directories: \"%s\" must be a path from the root",
+				conf->path, conf->queue_directories.item[i]);
+	return 0;
+}
+
+int conf_check(struct conf *conf, struct err *err)
+{
+	if (check_folders(conf, err) < 0)
+		return -1;
+	for (size_t i = 0; i < conf->tenants; i++)
+		if (check_tenant(&conf->tenant[i], err) < 0)
+			return tenant_error(conf, &conf->tenant[i], err);
+	return check_mailboxes(conf, err);
+}
+
+/* ---- look-ups ---- */
+
+const struct conf_mailbox *conf_mailbox_by_name(const struct conf *conf, const char *name,
+						size_t len)
+{
+	for (size_t i = 0; i < conf->mailboxes; i++)
+		if (strlen(conf->mailbox[i].name) == len &&
+		    memcmp(conf->mailbox[i].name, name, len) == 0)
+			return &conf->mailbox[i];
+	return NULL;
+}
+
+const struct conf_mailbox *conf_mailbox_by_address(const struct conf *conf, const char *address)
+{
+	for (size_t i = 0; i < conf->mailboxes; i++)
+		if (strcasecmp(conf->mailbox[i].address, address) == 0)
+			return &conf->mailbox[i];
+	return NULL;
+}
+
+int64_t conf_transaction_recipients(const struct conf_mailbox *mailbox)
+{
+	int64_t n = mailbox->recipients_per_day / 20;
+
+	if (n < 1)
+		n = 1;
+	return n > mailbox->recipients_per_message ? mailbox->recipients_per_message : n;
+}

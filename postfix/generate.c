@@ -1,0 +1,162 @@
+#include "postfix/generate.h"
+
+#include "base/xalloc.h"
+#include "explain/explain.h"
+
+/* postconf -d import_environment of Postfix 3.6 and later: what must be kept beside ours. */
+#define IMPORT_ENVIRONMENT                                                                 \
+	"MAIL_CONFIG MAIL_DEBUG MAIL_LOGTAG TZ XAUTHORITY DISPLAY LANG=C POSTLOG_SERVICE " \
+	"POSTLOG_HOSTNAME"
+
+/* Where Cyrus SASL looks without SASL_PATH: other relays of the machine need it still. */
+#define SYSTEM_SASL_PATH "/usr/lib/%s/sasl2:/usr/lib64/sasl2:/usr/lib/sasl2"
+
+char *generate_folder(const struct conf *conf)
+{
+	char *path = realpath(conf->path, NULL);
+	const char *slash = path == NULL ? NULL : strrchr(path, '/');
+	char *folder;
+
+	/* Postfix runs elsewhere: only a path from the root means the same to it. */
+	folder = slash == NULL ? xstrdup(RELAY365_CONFDIR "/postfix")
+			       : xasprintf("%.*s/postfix", (int)(slash - path), path);
+	free(path);
+	return folder;
+}
+
+static const char *connect_to(const struct conf_tenant *tenant)
+{
+	return tenant->smtp_address[0] != '\0' ? tenant->smtp_address : tenant->smtp_host;
+}
+
+static void add_transport(struct buf *text, const struct conf_mailbox *mailbox)
+{
+	(void)buf_addf(text, CONF_TRANSPORT_PREFIX "%s:[%s]:%lld", mailbox->name,
+		       connect_to(mailbox->tenant), (long long)mailbox->tenant->smtp_port);
+}
+
+static void add_service(struct buf *text, const struct conf_mailbox *mailbox, const char *folder)
+{
+	const struct conf_tenant *tenant = mailbox->tenant;
+
+	(void)buf_addf(text, CONF_TRANSPORT_PREFIX "%s unix - - y - - smtp\n", mailbox->name);
+	(void)buf_addf(text,
+		       "    -o smtp_sasl_auth_enable=yes\n"
+		       "    -o smtp_sasl_mechanism_filter=xoauth2\n"
+		       "    -o smtp_sasl_security_options=noanonymous\n"
+		       "    -o smtp_sasl_tls_security_options=noanonymous\n"
+		       "    -o smtp_sasl_password_maps=static:%s:unix:relay365/token\n"
+		       "    -o smtp_sender_dependent_authentication=no\n"
+		       "    -o smtp_tls_security_level=secure\n"
+		       "    -o smtp_tls_mandatory_protocols=!SSLv2,!SSLv3,!TLSv1,!TLSv1.1\n"
+		       "    -o smtp_tls_secure_cert_match=%s\n"
+		       "    -o smtp_tls_CAfile=%s\n",
+		       mailbox->address,
+		       tenant->smtp_address[0] != '\0' ? tenant->smtp_host : "nexthop",
+		       tenant->ca_file[0] != '\0' ? tenant->ca_file
+						  : "/etc/ssl/certs/ca-certificates.crt");
+	(void)buf_addf(
+		text,
+		"    -o smtp_reply_filter=regexp:%s/reply_filter\n"
+		"    -o smtp_delivery_status_filter=socketmap:unix:relay365/map:status/%s\n"
+		"    -o smtp_tls_connection_reuse=no\n"
+		"    -o smtp_connection_cache_on_demand=no\n"
+		"    -o smtp_connection_cache_destinations=\n",
+		folder, mailbox->name);
+}
+
+void generate_master(const struct conf *conf, struct buf *text)
+{
+	char *folder = generate_folder(conf);
+
+	for (size_t i = 0; i < conf->mailboxes; i++)
+		add_service(text, &conf->mailbox[i], folder);
+	free(folder);
+}
+
+static void each_mailbox_parameter(const struct conf_mailbox *mailbox,
+				   void (*each)(void *arg, const char *name, const char *value,
+						bool add),
+				   void *arg)
+{
+	const struct {
+		const char *name;
+		int64_t value;
+	} parameters[] = {
+		{"destination_concurrency_limit", mailbox->connections},
+		{"initial_destination_concurrency", mailbox->connections},
+		{"destination_recipient_limit", conf_transaction_recipients(mailbox)},
+	};
+	char name[128], value[24];
+
+	for (size_t i = 0; i < ARRAY_LEN(parameters); i++) {
+		(void)snprintf(name, sizeof(name), CONF_TRANSPORT_PREFIX "%s_%s", mailbox->name,
+			       parameters[i].name);
+		(void)snprintf(value, sizeof(value), "%lld", (long long)parameters[i].value);
+		each(arg, name, value, false);
+	}
+}
+
+void generate_main(const struct conf *conf,
+		   void (*each)(void *arg, const char *name, const char *value, bool add),
+		   void *arg)
+{
+	const char *milter =
+		conf->milter_socket[0] != '\0' ? conf->milter_socket : "unix:relay365m/milter";
+	struct buf value = BUF_INIT(4096);
+	char *folder = generate_folder(conf);
+
+	(void)buf_addf(&value, "texthash:%s/sender_transport", folder);
+	each(arg, "sender_dependent_default_transport_maps", buf_text(&value), false);
+	for (size_t i = 0; i < conf->mailboxes; i++) {
+		if (!conf->mailbox[i].is_default)
+			continue;
+		buf_clear(&value);
+		add_transport(&value, &conf->mailbox[i]);
+		each(arg, "default_transport", buf_text(&value), false);
+	}
+	each(arg, "smtpd_milters", milter, true);
+	each(arg, "non_smtpd_milters", milter, true);
+	each(arg, "milter_default_action", "tempfail", false);
+	buf_clear(&value);
+	(void)buf_addf(&value, IMPORT_ENVIRONMENT " SASL_PATH=%s:" SYSTEM_SASL_PATH,
+		       RELAY365_PLUGINDIR, MULTIARCH);
+	each(arg, "import_environment", buf_text(&value), false);
+	for (size_t i = 0; i < conf->mailboxes; i++)
+		each_mailbox_parameter(&conf->mailbox[i], each, arg);
+	buf_clear(&value);
+	free(folder);
+}
+
+void generate_sender_transport(const struct conf *conf, struct buf *text)
+{
+	(void)buf_adds(
+		text,
+		"# Generated by relay365 setup postfix. Sender, then transport and next hop.\n");
+	for (size_t i = 0; i < conf->mailboxes; i++) {
+		const struct conf_mailbox *mailbox = &conf->mailbox[i];
+
+		for (size_t j = 0; j < mailbox->senders.count; j++) {
+			const char *sender = mailbox->senders.item[j];
+
+			/* Postfix looks for user@domain, then for @domain. */
+			(void)buf_addf(text, "%s ", sender[0] == '*' ? sender + 1 : sender);
+			add_transport(text, mailbox);
+			(void)buf_adds(text, "\n");
+		}
+	}
+}
+
+static void add_rule(void *arg, const char *pattern, const char *replacement)
+{
+	(void)buf_addf(arg, "/%s/ %s\n", pattern, replacement);
+}
+
+void generate_reply_filter(struct buf *text)
+{
+	(void)buf_adds(
+		text,
+		"# Generated by relay365 setup postfix. Replies of Microsoft's that an admin or\n"
+		"# time can mend are turned into 4xx, so that mail waits instead of bouncing.\n");
+	explain_each_softened(add_rule, text);
+}

@@ -1,0 +1,34 @@
+/*
+ * What Postfix needs to deliver through relay365, generated from the
+ * configuration: a service and a few parameters for each mailbox, the map of
+ * senders and the filter of replies. Pure text: nothing is read or changed.
+ */
+#ifndef RELAY365_POSTFIX_GENERATE_H
+#define RELAY365_POSTFIX_GENERATE_H
+
+#include "base/buf.h"
+#include "conf/conf.h"
+
+#define GENERATE_MAX (8u << 20) /* bytes of one text */
+
+/* Where the generated files go: the folder of relay365.conf, with "/postfix". */
+char *generate_folder(const struct conf *conf);
+
+/* master.cf: one service for each mailbox. */
+void generate_master(const struct conf *conf, struct buf *text);
+
+/*
+ * main.cf parameters, one call each. add: an entry for a list that the admin
+ * may have (smtpd_milters), to stand last in it, instead of the whole value.
+ */
+void generate_main(const struct conf *conf,
+		   void (*each)(void *arg, const char *name, const char *value, bool add),
+		   void *arg);
+
+/* texthash: sender pattern, transport and next hop. */
+void generate_sender_transport(const struct conf *conf, struct buf *text);
+
+/* regexp: Microsoft's 5xx replies that an admin or time can mend, as 4xx. */
+void generate_reply_filter(struct buf *text);
+
+#endif

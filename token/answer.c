@@ -1,0 +1,160 @@
+#include "base/compat.h"
+
+#include "token/answer.h"
+
+#include <cjson/cJSON.h>
+#include <math.h>
+
+static void fail(struct answer *answer, bool permanent, enum explain_class class,
+		 const char *reason)
+{
+	answer->ok = false;
+	answer->permanent = permanent;
+	answer->class = class;
+	(void)snprintf(answer->reason, sizeof(answer->reason), "%s", reason);
+}
+
+/* A number that may be written as text (as managed identities do); 0 when it is neither. */
+static int64_t number_of(const cJSON *object, const char *name)
+{
+	const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, name);
+	double n = 0;
+	char *end;
+
+	if (cJSON_IsNumber(item)) {
+		n = item->valuedouble;
+	} else if (cJSON_IsString(item)) {
+		n = strtod(item->valuestring, &end);
+		if (end == item->valuestring || *end != '\0')
+			return 0;
+	}
+	/* NaN fails every comparison. */
+	if (!(n >= 1 && n <= 366.0 * 86400))
+		return 0;
+	return (int64_t)floor(n);
+}
+
+static void copy_plain(const cJSON *object, const char *name, char *to, size_t cap)
+{
+	const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, name));
+	size_t n = 0;
+
+	while (text != NULL && n + 1 < cap && text[n] != '\0' &&
+	       strchr("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.",
+		      text[n]) != NULL) {
+		to[n] = text[n];
+		n++;
+	}
+	to[n] = '\0';
+}
+
+/* The first of "error_codes", else the number behind "AADSTS" in the description. */
+static long aadsts_of(const cJSON *object)
+{
+	const cJSON *codes = cJSON_GetObjectItemCaseSensitive(object, "error_codes");
+	const cJSON *first = cJSON_GetArrayItem(codes, 0);
+	const char *text;
+
+	if (cJSON_IsNumber(first) && first->valuedouble > 0 && first->valuedouble < 1e9)
+		return (long)first->valuedouble;
+	text = cJSON_GetStringValue(
+		cJSON_GetObjectItemCaseSensitive(object, "error_description"));
+	text = text == NULL ? NULL : strstr(text, "AADSTS");
+	return text == NULL ? 0 : strtol(text + strlen("AADSTS"), NULL, 10);
+}
+
+static void explain_error(const cJSON *object, int status, struct answer *answer)
+{
+	const struct explanation *what;
+
+	copy_plain(object, "error", answer->error, sizeof(answer->error));
+	copy_plain(object, "correlation_id", answer->correlation_id,
+		   sizeof(answer->correlation_id));
+	answer->aadsts = aadsts_of(object);
+	what = explain_aadsts(answer->aadsts);
+	if (what == NULL)
+		what = explain_oauth_error(answer->error);
+	if (what == NULL) {
+		answer->permanent = status < 500 && status != 429;
+		answer->class = answer->permanent ? EXPLAIN_CONFIG : EXPLAIN_TRANSIENT;
+		(void)snprintf(
+			answer->reason, sizeof(answer->reason),
+			"the token endpoint answered HTTP %d, error %s; read Entra's sign-in log",
+			status, answer->error[0] == '\0' ? "unknown" : answer->error);
+	} else {
+		answer->class = what->class;
+		answer->permanent = what->class != EXPLAIN_TRANSIENT;
+		(void)snprintf(answer->reason, sizeof(answer->reason), "%s; %s", what->meaning,
+			       what->action);
+	}
+	if (answer->aadsts != 0) {
+		char text[sizeof(answer->reason)];
+
+		(void)snprintf(text, sizeof(text), "AADSTS%ld: %s", answer->aadsts,
+			       answer->reason);
+		memcpy(answer->reason, text, sizeof(text));
+	}
+}
+
+/* RFC 6750, section 2.1: b64token. Anything else could break out of the AUTH line. */
+static bool is_token(const char *text)
+{
+	static const char allowed[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/=";
+	size_t n = strlen(text);
+
+	return n > 0 && n <= ANSWER_TOKEN_MAX && strspn(text, allowed) == n;
+}
+
+static void take_token(const cJSON *object, struct answer *answer)
+{
+	cJSON *item = cJSON_GetObjectItemCaseSensitive(object, "access_token");
+
+	if (!cJSON_IsString(item) || !is_token(item->valuestring)) {
+		fail(answer, false, EXPLAIN_TRANSIENT,
+		     "the token endpoint's answer has no usable access_token");
+		return;
+	}
+	answer->ok =
+		secret_set(&answer->token, item->valuestring, strlen(item->valuestring)) == 0;
+	explicit_bzero(item->valuestring, strlen(item->valuestring));
+	if (!answer->ok)
+		fail(answer, false, EXPLAIN_TRANSIENT, "no memory for the token");
+	answer->expires_in_s = number_of(object, "expires_in");
+	if (answer->expires_in_s == 0)
+		answer->expires_in_s = ANSWER_LIFETIME_S;
+	answer->refresh_in_s = number_of(object, "refresh_in");
+}
+
+void answer_parse(const struct http_answer *http, struct answer *answer)
+{
+	char text[128];
+	cJSON *json;
+
+	memset(answer, 0, sizeof(*answer));
+	answer->retry_after_ms = http->retry_after_ms;
+	if (http->status == 0) {
+		(void)snprintf(answer->reason, sizeof(answer->reason),
+			       "the token endpoint can't be reached: %s", http->problem);
+		answer->class = EXPLAIN_TRANSIENT;
+		return;
+	}
+	json = cJSON_ParseWithLength(http->body, http->body_len);
+	if (http->status == 200 && cJSON_IsObject(json)) {
+		take_token(json, answer);
+	} else if (cJSON_IsObject(json) && cJSON_HasObjectItem(json, "error")) {
+		explain_error(json, http->status, answer);
+		if (http->status == 429 || http->status >= 500)
+			answer->permanent = false;
+	} else {
+		bool redirect = http->status >= 300 && http->status < 400;
+
+		(void)snprintf(
+			text, sizeof(text), "the token endpoint answered HTTP %d %s",
+			http->status,
+			redirect ? "(a redirect, which is not followed); check token_endpoint"
+				 : "without an answer in JSON; is there a proxy in between?");
+		fail(answer, false, EXPLAIN_TRANSIENT, text);
+	}
+	cJSON_Delete(json);
+}

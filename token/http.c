@@ -1,0 +1,283 @@
+#include "base/compat.h"
+
+#include "token/http.h"
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/xalloc.h"
+
+#include <curl/curl.h>
+
+struct http {
+	struct loop *loop;
+	CURLM *multi;
+	struct loop_timer timer;
+};
+
+struct http_request {
+	struct http *http;
+	CURL *easy;
+	struct curl_slist *headers;
+	struct secret form;
+	struct buf body;
+	char error[CURL_ERROR_SIZE];
+	int64_t began_ms;
+	void (*done)(void *arg, const struct http_answer *answer);
+	void *arg;
+};
+
+/* A descriptor that libcurl wants watched. */
+struct watch {
+	struct loop_fd fd;
+	struct http *http;
+};
+
+static void request_free(struct http_request *request)
+{
+	if (request->easy != NULL) {
+		(void)curl_multi_remove_handle(request->http->multi, request->easy);
+		curl_easy_cleanup(request->easy);
+	}
+	curl_slist_free_all(request->headers);
+	secret_clear(&request->form);
+	buf_clear(&request->body);
+	free(request);
+}
+
+static void fill_answer(struct http_request *request, CURLcode code, struct http_answer *answer)
+{
+	curl_off_t retry_after = 0;
+	long status = 0;
+
+	memset(answer, 0, sizeof(*answer));
+	answer->retry_after_ms = -1;
+	answer->took_ms = clock_boot_ms() - request->began_ms;
+	answer->body = buf_text(&request->body);
+	answer->body_len = request->body.len;
+	if (request->body.overflowed)
+		(void)snprintf(answer->problem, sizeof(answer->problem),
+			       "the answer is larger than %d bytes", HTTP_ANSWER_MAX);
+	else if (code != CURLE_OK)
+		(void)snprintf(answer->problem, sizeof(answer->problem), "%s",
+			       request->error[0] != '\0' ? request->error
+							 : curl_easy_strerror(code));
+	if (answer->problem[0] != '\0')
+		return;
+	(void)curl_easy_getinfo(request->easy, CURLINFO_RESPONSE_CODE, &status);
+	(void)curl_easy_getinfo(request->easy, CURLINFO_RETRY_AFTER, &retry_after);
+	answer->status = (int)status;
+	if (retry_after > 0)
+		answer->retry_after_ms = (int64_t)retry_after * 1000;
+}
+
+static void finish_done(struct http *http)
+{
+	CURLMsg *msg;
+	int left;
+
+	while ((msg = curl_multi_info_read(http->multi, &left)) != NULL) {
+		struct http_request *request = NULL;
+		struct http_answer answer;
+
+		if (msg->msg != CURLMSG_DONE)
+			continue;
+		(void)curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, (char **)&request);
+		fill_answer(request, msg->data.result, &answer);
+		request->done(request->arg, &answer);
+		request_free(request);
+	}
+}
+
+/* ---- libcurl's wishes, carried out on the loop ---- */
+
+static void on_ready(struct loop_fd *fd, unsigned int events)
+{
+	struct watch *watch = fd->owner;
+	struct http *http = watch->http;
+	int what = 0, running;
+
+	if (events & LOOP_READ)
+		what |= CURL_CSELECT_IN;
+	if (events & LOOP_WRITE)
+		what |= CURL_CSELECT_OUT;
+	if (events & LOOP_HANGUP)
+		what |= CURL_CSELECT_ERR;
+	(void)curl_multi_socket_action(http->multi, fd->fd, what, &running);
+	finish_done(http);
+}
+
+static int on_socket(CURL *easy, curl_socket_t s, int what, void *userp, void *socketp)
+{
+	struct http *http = userp;
+	struct watch *watch = socketp;
+	unsigned int want = 0;
+
+	(void)easy;
+	if (what == CURL_POLL_REMOVE) {
+		if (watch != NULL)
+			loop_del(&watch->fd);
+		free(watch);
+		return 0;
+	}
+	if (what & CURL_POLL_IN)
+		want |= LOOP_READ;
+	if (what & CURL_POLL_OUT)
+		want |= LOOP_WRITE;
+	if (watch == NULL) {
+		watch = xcalloc(1, sizeof(*watch));
+		watch->http = http;
+		watch->fd.fd = s;
+		watch->fd.ready = on_ready;
+		watch->fd.owner = watch;
+		watch->fd.want = want;
+		(void)loop_add(http->loop, &watch->fd);
+		(void)curl_multi_assign(http->multi, s, watch);
+	} else {
+		loop_want(&watch->fd, want);
+	}
+	return 0;
+}
+
+static int on_timer_wish(CURLM *multi, long ms, void *userp)
+{
+	struct http *http = userp;
+
+	(void)multi;
+	if (ms < 0)
+		loop_timer_stop(http->loop, &http->timer);
+	else
+		loop_timer_in(http->loop, &http->timer, ms);
+	return 0;
+}
+
+static void on_timer(struct loop_timer *timer)
+{
+	struct http *http = timer->owner;
+	int running;
+
+	(void)curl_multi_socket_action(http->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+	finish_done(http);
+}
+
+static size_t on_body(char *data, size_t size, size_t count, void *userp)
+{
+	struct http_request *request = userp;
+
+	/* Less than what was given tells libcurl to give up. */
+	return buf_add(&request->body, data, size * count) < 0 ? 0 : size * count;
+}
+
+/* ---- requests ---- */
+
+struct http *http_new(struct loop *loop, struct err *err)
+{
+	struct http *http;
+
+	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
+		err_set(err, ERR_PERM, "libcurl can't be initialised");
+		return NULL;
+	}
+	http = xcalloc(1, sizeof(*http));
+	http->loop = loop;
+	http->timer.due = on_timer;
+	http->timer.owner = http;
+	http->multi = curl_multi_init();
+	if (http->multi == NULL) {
+		err_set(err, ERR_PERM, "libcurl can't be initialised");
+		free(http);
+		return NULL;
+	}
+	(void)curl_multi_setopt(http->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
+	(void)curl_multi_setopt(http->multi, CURLMOPT_SOCKETDATA, http);
+	(void)curl_multi_setopt(http->multi, CURLMOPT_TIMERFUNCTION, on_timer_wish);
+	(void)curl_multi_setopt(http->multi, CURLMOPT_TIMERDATA, http);
+	return http;
+}
+
+void http_free(struct http **http)
+{
+	if (*http == NULL)
+		return;
+	(void)curl_multi_cleanup((*http)->multi);
+	loop_timer_stop((*http)->loop, &(*http)->timer);
+	free(*http);
+	*http = NULL;
+	curl_global_cleanup();
+}
+
+/* CURLOPT_PROTOCOLS_STR came with libcurl 7.85. */
+#if LIBCURL_VERSION_NUM >= 0x075500
+static CURLcode only_https(CURL *easy)
+{
+	return curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "https");
+}
+#else
+static CURLcode only_https(CURL *easy)
+{
+	return curl_easy_setopt(easy, CURLOPT_PROTOCOLS, (long)CURLPROTO_HTTPS);
+}
+#endif
+
+static CURLcode set_options(struct http_request *request, const struct http_target *target)
+{
+	CURL *easy = request->easy;
+	CURLcode code = only_https(easy);
+
+#define SET(option, value)    \
+	if (code == CURLE_OK) \
+	code = curl_easy_setopt(easy, option, value)
+	SET(CURLOPT_URL, target->url);
+	SET(CURLOPT_PRIVATE, request);
+	SET(CURLOPT_ERRORBUFFER, request->error);
+	SET(CURLOPT_NOSIGNAL, 1L);
+	SET(CURLOPT_PROXY, target->proxy);
+	SET(CURLOPT_FOLLOWLOCATION, 0L);
+	SET(CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+	SET(CURLOPT_TIMEOUT_MS, (long)HTTP_TIMEOUT_MS);
+	SET(CURLOPT_CONNECTTIMEOUT_MS, (long)HTTP_CONNECT_TIMEOUT_MS);
+	SET(CURLOPT_USERAGENT, "relay365/" PACKAGE_VERSION);
+	SET(CURLOPT_HTTPHEADER, request->headers);
+	SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)request->form.len);
+	SET(CURLOPT_POSTFIELDS, request->form.data);
+	SET(CURLOPT_WRITEFUNCTION, on_body);
+	SET(CURLOPT_WRITEDATA, request);
+	if (target->ca_file[0] != '\0')
+		SET(CURLOPT_CAINFO, target->ca_file);
+#undef SET
+	return code;
+}
+
+struct http_request *http_post(struct http *http, const struct http_target *target,
+			       struct secret *form,
+			       void (*done)(void *arg, const struct http_answer *answer),
+			       void *arg, struct err *err)
+{
+	struct http_request *request = xcalloc(1, sizeof(*request));
+	CURLcode code = CURLE_OUT_OF_MEMORY;
+
+	request->http = http;
+	request->done = done;
+	request->arg = arg;
+	request->body.max = HTTP_ANSWER_MAX;
+	request->began_ms = clock_boot_ms();
+	secret_move(&request->form, form);
+	request->headers = curl_slist_append(NULL, "Accept: application/json");
+	request->easy = curl_easy_init();
+	if (request->headers != NULL && request->easy != NULL)
+		code = set_options(request, target);
+	if (code != CURLE_OK || curl_multi_add_handle(http->multi, request->easy) != CURLM_OK) {
+		err_set(err, ERR_CONFIG, "cannot ask %s: %s", target->url,
+			curl_easy_strerror(code));
+		request_free(request);
+		return NULL;
+	}
+	return request;
+}
+
+void http_abort(struct http_request **request)
+{
+	if (*request == NULL)
+		return;
+	request_free(*request);
+	*request = NULL;
+}

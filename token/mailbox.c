@@ -1,0 +1,345 @@
+#include "token/mailbox.h"
+
+#include "token/mailbox_private.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/xalloc.h"
+
+/* Grants are this much further apart than the limit asks, since the network moves them. */
+enum { PACE_MARGIN_PERCENT = 3 };
+
+enum lease_state { LEASE_WANTS_TOKEN, LEASE_WAITS, LEASE_OPEN, LEASE_REFUSED };
+
+struct lease {
+	struct mailbox *mailbox;
+	enum lease_state state;
+	bool chosen; /* was first in the queue and had a slot: only its token is asked for again
+		      */
+	int64_t until_boot_ms;
+	struct identity_waiter waiter;
+	void (*decided)(void *arg, const struct lease_answer *answer);
+	void *arg;
+	struct lease *next, *prev; /* while it waits */
+};
+
+static void pump(struct mailbox *mailbox);
+
+/* ---- the queue ---- */
+
+/* At the end; one that was chosen before goes back to where it was. */
+static void enqueue(struct lease *lease)
+{
+	struct mailbox *mailbox = lease->mailbox;
+
+	lease->state = LEASE_WAITS;
+	lease->prev = lease->chosen ? NULL : mailbox->last;
+	lease->next = lease->chosen ? mailbox->first : NULL;
+	lease->chosen = false;
+	if (lease->prev != NULL)
+		lease->prev->next = lease;
+	else
+		mailbox->first = lease;
+	if (lease->next != NULL)
+		lease->next->prev = lease;
+	else
+		mailbox->last = lease;
+	mailbox->waiting++;
+}
+
+static void dequeue(struct lease *lease)
+{
+	struct mailbox *mailbox = lease->mailbox;
+
+	if (lease->prev != NULL)
+		lease->prev->next = lease->next;
+	else
+		mailbox->first = lease->next;
+	if (lease->next != NULL)
+		lease->next->prev = lease->prev;
+	else
+		mailbox->last = lease->prev;
+	lease->next = lease->prev = NULL;
+	mailbox->waiting--;
+}
+
+/* ---- decisions ---- */
+
+static void log_lease(const struct mailbox *mailbox, const char *result, const char *reason)
+{
+	struct log_line line;
+
+	log_begin(&line, EV_LEASE, NULL);
+	log_str(&line, "mailbox", mailbox->name);
+	log_str(&line, "result", result);
+	log_int(&line, "open", mailbox->open);
+	log_int(&line, "waiting", mailbox->waiting);
+	log_str(&line, "reason", reason);
+	log_end(&line);
+}
+
+static void refuse(struct lease *lease, const char *reason, int64_t retry_after_ms)
+{
+	struct mailbox *mailbox = lease->mailbox;
+	const struct lease_answer answer = {NULL, reason, retry_after_ms};
+
+	lease->state = LEASE_REFUSED;
+	mailbox->refused++;
+	(void)snprintf(mailbox->problem, sizeof(mailbox->problem), "%s", reason);
+	log_lease(mailbox, "later", reason);
+	lease->decided(lease->arg, &answer);
+}
+
+static void grant(struct lease *lease, const struct identity_token *token)
+{
+	struct mailbox *mailbox = lease->mailbox;
+	const struct lease_answer answer = {token, NULL, 0};
+	int64_t spacing_ms = 60000 / mailbox->conf->messages_per_minute;
+
+	lease->state = LEASE_OPEN;
+	mailbox->open++;
+	mailbox->granted++;
+	mailbox->problem[0] = '\0';
+	mailbox->next_grant_boot_ms =
+		clock_boot_ms() + spacing_ms + spacing_ms * PACE_MARGIN_PERCENT / 100;
+	log_lease(mailbox, "ok", NULL);
+	lease->decided(lease->arg, &answer);
+}
+
+int64_t mailbox_circuit_left_ms(const struct mailbox *mailbox)
+{
+	int64_t left = mailbox->circuit_until_boot_ms - clock_boot_ms();
+
+	return mailbox->circuit_step == 0 || left < 0 ? 0 : left;
+}
+
+/* Whether something that lasts forbids to send; then reason and time are filled in. */
+static bool is_shut(struct mailbox *mailbox, char *reason, size_t cap, int64_t *retry_ms_r)
+{
+	int64_t max, need, used, room_in;
+	char at[CLOCK_TEXT_MAX];
+
+	if (mailbox->conf == NULL) {
+		*retry_ms_r = 300000;
+		(void)snprintf(reason, cap, "%s is no longer in the configuration",
+			       mailbox->address);
+		return true;
+	}
+	*retry_ms_r = mailbox_circuit_left_ms(mailbox);
+	if (*retry_ms_r > 0) {
+		(void)snprintf(
+			reason, cap,
+			"%s: Microsoft says its sending quota is exceeded; next try at %s",
+			mailbox->address,
+			clock_for_people(clock_wall_ms() + *retry_ms_r, clock_wall_ms(), at));
+		return true;
+	}
+	max = mailbox->conf->recipients_per_day;
+	need = conf_transaction_recipients(mailbox->conf);
+	room_in = delivered_room_in_ms(mailbox->delivered, max, need);
+	if (room_in == 0)
+		return false;
+	used = delivered_used(mailbox->delivered);
+	*retry_ms_r = room_in;
+	(void)snprintf(reason, cap,
+		       "%s: %lld of %lld recipients delivered in 24 h; room for %lld at %s",
+		       mailbox->address, (long long)used, (long long)max, (long long)need,
+		       clock_for_people(clock_wall_ms() + room_in, clock_wall_ms(), at));
+	return true;
+}
+
+/* Whether a slot is free now; if not, when to look again (0: when a lease ends). */
+static bool has_slot(struct mailbox *mailbox, int64_t *look_in_ms_r)
+{
+	const struct conf_mailbox *conf = mailbox->conf;
+	int64_t each = conf_transaction_recipients(conf);
+	int64_t used = delivered_used(mailbox->delivered);
+	int64_t open = mailbox->open;
+
+	*look_in_ms_r = 0;
+	if (open >= conf->connections || used + (open + 1) * each > conf->recipients_per_day)
+		return false;
+	/* With the circuit half open, one message shows whether Microsoft takes mail again. */
+	if (mailbox->circuit_step > 0 && open > 0)
+		return false;
+	*look_in_ms_r = mailbox->next_grant_boot_ms - clock_boot_ms();
+	return *look_in_ms_r <= 0;
+}
+
+/* Tells the first in the queue, if it can be told something; false: it must wait on. */
+static bool serve_first(struct mailbox *mailbox, int64_t *look_in_ms_r)
+{
+	struct lease *lease = mailbox->first;
+	char reason[512];
+	int64_t retry_ms;
+
+	if (is_shut(mailbox, reason, sizeof(reason), &retry_ms)) {
+		dequeue(lease);
+		refuse(lease, reason, retry_ms);
+		return true;
+	}
+	if (clock_boot_ms() >= lease->until_boot_ms) {
+		dequeue(lease);
+		refuse(lease, "all sending slots of the mailbox are taken; this passes by itself",
+		       5000);
+		return true;
+	}
+	if (!has_slot(mailbox, look_in_ms_r)) {
+		int64_t left = lease->until_boot_ms - clock_boot_ms();
+
+		if (*look_in_ms_r <= 0 || *look_in_ms_r > left)
+			*look_in_ms_r = left;
+		return false;
+	}
+	/* Ask again at the moment of granting: the token may have ended meanwhile. */
+	dequeue(lease);
+	lease->state = LEASE_WANTS_TOKEN;
+	lease->chosen = true;
+	identity_get(mailbox->identity, &lease->waiter);
+	return true;
+}
+
+static void pump(struct mailbox *mailbox)
+{
+	int64_t look_in_ms = 0;
+
+	if (mailbox->pumping)
+		return; /* the call further up goes on */
+	mailbox->pumping = true;
+	while (mailbox->first != NULL && serve_first(mailbox, &look_in_ms))
+		;
+	mailbox->pumping = false;
+	if (mailbox->first != NULL)
+		loop_timer_in(mailbox->loop, &mailbox->timer, look_in_ms < 1 ? 1 : look_in_ms);
+	else
+		loop_timer_stop(mailbox->loop, &mailbox->timer);
+}
+
+static void on_timer(struct loop_timer *timer)
+{
+	pump(timer->owner);
+}
+
+/* The token is there: take the slot, or queue for one. */
+static void on_token(struct identity_waiter *waiter, const struct identity_token *token,
+		     const char *reason, int64_t retry_after_ms)
+{
+	struct lease *lease = (struct lease *)((char *)waiter - offsetof(struct lease, waiter));
+	struct mailbox *mailbox = lease->mailbox;
+	char text[640];
+	int64_t wait_ms;
+
+	if (token == NULL) {
+		(void)snprintf(text, sizeof(text), "no access token for %s: %s", mailbox->address,
+			       reason);
+		refuse(lease, text, retry_after_ms);
+		return;
+	}
+	if (mailbox->conf != NULL && (lease->chosen || mailbox->first == NULL) &&
+	    !is_shut(mailbox, text, sizeof(text), &wait_ms) && has_slot(mailbox, &wait_ms)) {
+		grant(lease, token);
+		return;
+	}
+	enqueue(lease);
+	pump(mailbox);
+}
+
+struct lease *lease_begin(struct mailbox *mailbox,
+			  void (*decided)(void *arg, const struct lease_answer *answer),
+			  void *arg)
+{
+	struct lease *lease = xcalloc(1, sizeof(*lease));
+	char reason[512];
+	int64_t retry_ms;
+
+	lease->mailbox = mailbox;
+	lease->decided = decided;
+	lease->arg = arg;
+	lease->until_boot_ms = clock_boot_ms() + LEASE_WAIT_MS;
+	lease->waiter.done = on_token;
+	if (is_shut(mailbox, reason, sizeof(reason), &retry_ms))
+		refuse(lease, reason, retry_ms);
+	else
+		identity_get(mailbox->identity, &lease->waiter);
+	return lease;
+}
+
+void lease_end(struct lease **lease)
+{
+	struct lease *l = *lease;
+	struct mailbox *mailbox;
+
+	if (l == NULL)
+		return;
+	mailbox = l->mailbox;
+	if (l->state == LEASE_WANTS_TOKEN)
+		identity_cancel(&l->waiter);
+	else if (l->state == LEASE_WAITS)
+		dequeue(l);
+	else if (l->state == LEASE_OPEN)
+		mailbox->open--;
+	free(l);
+	*lease = NULL;
+	pump(mailbox);
+}
+
+void mailbox_get_token(struct mailbox *mailbox, struct identity_waiter *waiter)
+{
+	if (mailbox->conf == NULL)
+		waiter->done(waiter, NULL, "the mailbox is no longer in the configuration",
+			     300000);
+	else
+		identity_get(mailbox->identity, waiter);
+}
+
+/* ---- life ---- */
+
+struct mailbox *mailbox_new(struct loop *loop, const struct conf_mailbox *conf,
+			    struct identity *identity, struct delivered *delivered)
+{
+	struct mailbox *mailbox = xcalloc(1, sizeof(*mailbox));
+
+	mailbox->loop = loop;
+	mailbox->timer.due = on_timer;
+	mailbox->timer.owner = mailbox;
+	(void)snprintf(mailbox->name, sizeof(mailbox->name), "%s", conf->name);
+	mailbox->delivered = delivered_mailbox(delivered, conf->address);
+	mailbox->conf = conf;
+	mailbox->identity = identity;
+	mailbox->address = xstrdup(conf->address);
+	return mailbox;
+}
+
+void mailbox_free(struct mailbox **mailbox)
+{
+	if (*mailbox == NULL)
+		return;
+	loop_timer_stop((*mailbox)->loop, &(*mailbox)->timer);
+	free((*mailbox)->address);
+	free(*mailbox);
+	*mailbox = NULL;
+}
+
+void mailbox_configure(struct mailbox *mailbox, const struct conf_mailbox *conf,
+		       struct identity *identity)
+{
+	mailbox->conf = conf;
+	mailbox->identity = identity;
+	mailbox->circuit_step = 0; /* an admin was here: try at once */
+	pump(mailbox);
+}
+
+const char *mailbox_name(const struct mailbox *mailbox)
+{
+	return mailbox->name;
+}
+
+const char *mailbox_address(const struct mailbox *mailbox)
+{
+	return mailbox->address;
+}
+
+bool mailbox_is_gone(const struct mailbox *mailbox)
+{
+	return mailbox->conf == NULL;
+}

@@ -1,0 +1,78 @@
+/*
+ * A mailbox as tokend sees it: who may send with it now. A lease is a sending
+ * slot with a token, granted when
+ *
+ *   - delivered + (open leases + 1) x recipients of a transaction <= the limit,
+ *   - fewer than `connections` leases are open,
+ *   - the pace of `messages_per_minute` allows it (evenly spaced), and
+ *   - its identity has a token,
+ *
+ * first come, first served. What passes in seconds (pace, connections) makes
+ * the asker wait; what lasts (full, no token, quota reply of Microsoft's) is
+ * said at once. Leases end when their connection does.
+ */
+#ifndef RELAY365_TOKEN_MAILBOX_H
+#define RELAY365_TOKEN_MAILBOX_H
+
+#include "token/delivered.h"
+#include "token/identity.h"
+
+#include "base/loop.h"
+#include "conf/conf.h"
+
+/* The SASL plugin gives up after 30 s; the answer must be there before. */
+#define LEASE_WAIT_MS 25000
+
+struct mailbox;
+struct lease;
+
+/* How a lease was decided; strings live until the callback returns. */
+struct lease_answer {
+	const struct identity_token *token; /* NULL: not granted */
+	const char *reason;
+	int64_t retry_after_ms;
+};
+
+/* Runtime state of conf's mailbox; conf and identity as in identity_new(). */
+struct mailbox *mailbox_new(struct loop *loop, const struct conf_mailbox *conf,
+			    struct identity *identity, struct delivered *delivered);
+void mailbox_free(struct mailbox **mailbox);
+
+/* After a reload; conf NULL: the mailbox is gone, its leases run out, no new ones. */
+void mailbox_configure(struct mailbox *mailbox, const struct conf_mailbox *conf,
+		       struct identity *identity);
+
+const char *mailbox_name(const struct mailbox *mailbox);
+const char *mailbox_address(const struct mailbox *mailbox);
+bool mailbox_is_gone(const struct mailbox *mailbox);
+
+/*
+ * Asks for a lease. decided() comes once, maybe from inside this call. The
+ * lease exists until lease_end(), whether granted, waiting or refused.
+ */
+struct lease *lease_begin(struct mailbox *mailbox,
+			  void (*decided)(void *arg, const struct lease_answer *answer),
+			  void *arg);
+void lease_end(struct lease **lease);
+
+/* A token without a slot: for `relay365 token` and other programs that take one. */
+void mailbox_get_token(struct mailbox *mailbox, struct identity_waiter *waiter);
+
+/*
+ * The delivery status of one recipient, as smtp(8) is about to record it.
+ * Returns true and a better text (same format: "4.7.0 ...") when this one
+ * hides its cause. Does not count: see mailbox_count().
+ */
+bool mailbox_status(struct mailbox *mailbox, const char *status, char *better_r, size_t cap);
+
+/*
+ * Counts the recipient when its status says that Microsoft took it. Called
+ * once the answer is on its way: smtp(8) asks again when it got none, and
+ * must not be counted twice.
+ */
+void mailbox_count(struct mailbox *mailbox, const char *status);
+
+/* For status; see relay365-control(7). */
+cJSON *mailbox_status_json(struct mailbox *mailbox);
+
+#endif

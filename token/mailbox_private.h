@@ -1,0 +1,35 @@
+/* What mailbox.c and mailbox_status.c share. */
+#ifndef RELAY365_TOKEN_MAILBOX_PRIVATE_H
+#define RELAY365_TOKEN_MAILBOX_PRIVATE_H
+
+#include "token/mailbox.h"
+
+struct mailbox {
+	struct loop *loop;
+	const struct conf_mailbox *conf; /* NULL: gone */
+	struct identity *identity;
+	struct delivered_mailbox *delivered;
+	char name[CONF_NAME_MAX + 1];
+	char *address;
+
+	struct lease *first, *last; /* waiting for a slot, in order of arrival */
+	unsigned int waiting;
+	unsigned int open;
+	int64_t next_grant_boot_ms; /* the pace */
+	struct loop_timer timer;    /* looks at the queue again */
+	bool pumping;
+
+	/* The circuit: after a quota reply of Microsoft's, one try after a while. */
+	unsigned int circuit_step; /* 0: closed */
+	int64_t circuit_until_boot_ms;
+
+	char problem[512]; /* why the last lease was refused, "" after a granted one */
+	char last_reply[256];
+	int64_t last_reply_wall_ms;
+	unsigned long granted, refused, accepted, deferred, bounced;
+};
+
+/* Milliseconds until the circuit lets the next try through; 0: now. */
+int64_t mailbox_circuit_left_ms(const struct mailbox *mailbox);
+
+#endif

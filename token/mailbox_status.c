@@ -1,0 +1,163 @@
+#include "token/mailbox_private.h"
+
+#include "explain/explain.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+
+/* Minutes until the next try after the first, second and every later quota reply in a row. */
+static const int circuit_minutes[] = {15, 30, 60};
+
+static void open_circuit(struct mailbox *mailbox, const char *reply)
+{
+	unsigned int step = mailbox->circuit_step;
+	int minutes;
+
+	if (mailbox_circuit_left_ms(mailbox) > 0)
+		return; /* the other submissions of the same moment */
+	if (step >= ARRAY_LEN(circuit_minutes))
+		step = ARRAY_LEN(circuit_minutes) - 1;
+	minutes = circuit_minutes[step];
+	mailbox->circuit_step++;
+	mailbox->circuit_until_boot_ms = clock_boot_ms() + minutes * 60000LL;
+	log_say(EV_WARNING,
+		"%s: Microsoft says its sending quota is exceeded though relay365 counts %lld of "
+		"%lld; "
+		"somebody else sends with it. Next try in %d minutes. Reply: %s",
+		mailbox->address, (long long)delivered_used(mailbox->delivered),
+		(long long)mailbox->conf->recipients_per_day, minutes, reply);
+}
+
+/* External recipients only: the tenant's or the domain's limit, not the mailbox's. */
+static bool is_external_quota(const struct explanation *what)
+{
+	return strncmp(what->id, "5.7.23", 6) == 0;
+}
+
+/* Texts of Postfix's own that say nothing of the cause. */
+static bool hides_cause(const char *status)
+{
+	static const char *const opaque[] = {
+		"SASL authentication failed; cannot authenticate to server",
+		"SASL authentication failed; non-protocol error",
+		"local data error while talking to", "no mechanism available"};
+
+	for (size_t i = 0; i < ARRAY_LEN(opaque); i++)
+		if (strstr(status, opaque[i]) != NULL)
+			return true;
+	return false;
+}
+
+static void log_delivery(const struct mailbox *mailbox, const char *status, const char *result)
+{
+	struct log_line line;
+
+	log_begin(&line, EV_DELIVERY, NULL);
+	log_str(&line, "mailbox", mailbox->name);
+	log_str(&line, "result", result);
+	if (mailbox->conf != NULL)
+		log_ratio(&line, "delivered", delivered_used(mailbox->delivered),
+			  mailbox->conf->recipients_per_day);
+	log_str(&line, "reply", status);
+	log_end(&line);
+}
+
+static void remember(struct mailbox *mailbox, const char *status)
+{
+	(void)snprintf(mailbox->last_reply, sizeof(mailbox->last_reply), "%s", status);
+	mailbox->last_reply_wall_ms = clock_wall_ms();
+}
+
+/* A reply that is not a success: explained, or its cause put in place of an opaque text. */
+static bool explain(struct mailbox *mailbox, const char *status, char *better_r, size_t cap)
+{
+	const struct explanation *what;
+	int code = (int)strcspn(status, " ");
+
+	if (hides_cause(status) && mailbox->problem[0] != '\0') {
+		(void)snprintf(better_r, cap, "%.*s relay365: %s", code, status,
+			       mailbox->problem);
+		log_delivery(mailbox, status, "explained");
+		return true;
+	}
+	what = explain_reply(status);
+	if (what == NULL)
+		return false;
+	if (what->class == EXPLAIN_QUOTA && !is_external_quota(what) && mailbox->conf != NULL)
+		open_circuit(mailbox, status);
+	/* A text that is changed never changes what happens to the mail: the code stays. */
+	(void)snprintf(better_r, cap, "%s [relay365: %s; %s]", status, what->meaning,
+		       what->action);
+	log_delivery(mailbox, status, explain_class_name(what->class));
+	return true;
+}
+
+bool mailbox_status(struct mailbox *mailbox, const char *status, char *better_r, size_t cap)
+{
+	if (status[0] == '2')
+		return false;
+	if (status[0] == '5')
+		mailbox->bounced++;
+	else
+		mailbox->deferred++;
+	remember(mailbox, status);
+	return explain(mailbox, status, better_r, cap);
+}
+
+void mailbox_count(struct mailbox *mailbox, const char *status)
+{
+	/* 2.1.5 is the answer to an address probe, which sends no message. */
+	if (status[0] != '2' || strncmp(status, "2.1.5", 5) == 0)
+		return;
+	mailbox->accepted++;
+	mailbox->circuit_step = 0;
+	delivered_add(mailbox->delivered, 1);
+}
+
+static void add_time(cJSON *json, const char *name, int64_t wall_ms)
+{
+	char text[CLOCK_TEXT_MAX];
+
+	(void)cJSON_AddStringToObject(json, name, clock_rfc3339(wall_ms, text));
+}
+
+cJSON *mailbox_status_json(struct mailbox *mailbox)
+{
+	cJSON *json = cJSON_CreateObject();
+	const struct conf_mailbox *conf = mailbox->conf;
+	int64_t room_in_ms;
+
+	(void)cJSON_AddStringToObject(json, "name", mailbox->name);
+	(void)cJSON_AddStringToObject(json, "address", mailbox->address);
+	(void)cJSON_AddStringToObject(json, "tenant", identity_name(mailbox->identity));
+	(void)cJSON_AddNumberToObject(json, "delivered",
+				      (double)delivered_used(mailbox->delivered));
+	if (conf != NULL) {
+		int64_t each = conf_transaction_recipients(conf);
+
+		(void)cJSON_AddNumberToObject(json, "recipients_per_day",
+					      (double)conf->recipients_per_day);
+		(void)cJSON_AddNumberToObject(json, "connections", (double)conf->connections);
+		(void)cJSON_AddNumberToObject(json, "transaction_recipients", (double)each);
+		(void)cJSON_AddNumberToObject(json, "reserved", (double)(each * mailbox->open));
+		room_in_ms =
+			delivered_room_in_ms(mailbox->delivered, conf->recipients_per_day, each);
+		if (room_in_ms > 0)
+			add_time(json, "room_at", clock_wall_ms() + room_in_ms);
+	}
+	(void)cJSON_AddNumberToObject(json, "leases", mailbox->open);
+	(void)cJSON_AddNumberToObject(json, "waiting", mailbox->waiting);
+	if (mailbox_circuit_left_ms(mailbox) > 0)
+		add_time(json, "paused_until",
+			 clock_wall_ms() + mailbox_circuit_left_ms(mailbox));
+	(void)cJSON_AddNumberToObject(json, "accepted_recipients", (double)mailbox->accepted);
+	(void)cJSON_AddNumberToObject(json, "deferred_recipients", (double)mailbox->deferred);
+	(void)cJSON_AddNumberToObject(json, "bounced_recipients", (double)mailbox->bounced);
+	if (mailbox->problem[0] != '\0')
+		(void)cJSON_AddStringToObject(json, "problem", mailbox->problem);
+	if (mailbox->last_reply[0] != '\0') {
+		(void)cJSON_AddStringToObject(json, "last_refusal", mailbox->last_reply);
+		add_time(json, "last_refusal_at", mailbox->last_reply_wall_ms);
+	}
+	return json;
+}

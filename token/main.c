@@ -1,0 +1,180 @@
+/* relay365-tokend: options, start and end. */
+#include "token/tokend.h"
+
+#include "base/clock.h"
+#include "base/daemon.h"
+#include "base/log.h"
+#include "base/xalloc.h"
+
+#include <errno.h>
+#include <getopt.h>
+
+enum { EXIT_USAGE = 2, EXIT_CONFIG = 78, TICK_MS = 10000 };
+
+static void usage(FILE *to)
+{
+	(void)fputs("usage: relay365-tokend [-c FILE] [-hV]\n"
+		    "Keeps access tokens for Office 365 and grants sending slots; "
+		    "relay365-tokend(8).\n",
+		    to);
+}
+
+static void on_stop(void *arg)
+{
+	struct tokend *tokend = arg;
+
+	daemon_notify("STOPPING=1");
+	loop_stop(tokend->loop);
+}
+
+static void on_tick(struct loop_timer *timer)
+{
+	struct tokend *tokend = timer->owner;
+
+	delivered_tick(tokend->delivered);
+	loop_timer_in(tokend->loop, timer, TICK_MS);
+}
+
+typedef struct stream_server *serve_fn(struct tokend *tokend, const char *path, gid_t group,
+				       struct err *err);
+
+static int serve_at(struct tokend *tokend, serve_fn *serve, const char *folder, const char *name,
+		    gid_t group, struct err *err)
+{
+	char *path;
+
+	if (tokend->servers == TOKEND_SERVERS_MAX)
+		return err_set(err, ERR_CONFIG,
+			       "more than %d sockets: too many queue_directories",
+			       TOKEND_SERVERS_MAX);
+	path = xasprintf("%s/%s", folder, name);
+	tokend->server[tokend->servers] = serve(tokend, path, group, err);
+	free(path);
+	return tokend->server[tokend->servers++] == NULL ? -1 : 0;
+}
+
+/* Token and map sockets in the run folder and in each queue directory, then control. */
+static int open_sockets(struct tokend *tokend, struct err *err)
+{
+	const struct conf *conf = tokend->conf;
+	gid_t postfix = sock_group("postfix");
+	gid_t admins =
+		conf->control_group[0] == '\0' ? (gid_t)-1 : sock_group(conf->control_group);
+	char *path;
+	int result = 0;
+
+	if (conf->control_group[0] != '\0' && admins == (gid_t)-1)
+		return err_set(err, ERR_CONFIG, "%s: there is no group \"%s\" (control_group)",
+			       conf->path, conf->control_group);
+	if (serve_at(tokend, token_socket_serve, conf->run_dir, "token", (gid_t)-1, err) < 0)
+		return -1;
+	for (size_t i = 0; i < conf->queue_directories.count && result == 0; i++) {
+		path = xasprintf("%s/relay365", conf->queue_directories.item[i]);
+		if (serve_at(tokend, token_socket_serve, path, "token", postfix, err) < 0 ||
+		    serve_at(tokend, map_socket_serve, path, "map", postfix, err) < 0)
+			result = -1;
+		free(path);
+	}
+	if (result < 0)
+		return -1;
+	path = xasprintf("%s/control", conf->run_dir);
+	tokend->control = control_serve(tokend->loop, path, admins, tokend_verbs, tokend, err);
+	free(path);
+	return tokend->control == NULL ? -1 : 0;
+}
+
+static void clean_up(struct tokend *tokend)
+{
+	for (size_t i = 0; i < tokend->servers; i++)
+		stream_server_free(&tokend->server[i]);
+	control_server_free(&tokend->control);
+	for (size_t i = 0; i < tokend->mailboxes; i++)
+		mailbox_free(&tokend->mailbox[i]);
+	for (size_t i = 0; i < tokend->identities; i++)
+		identity_free(&tokend->identity[i]);
+	free(tokend->mailbox);
+	free(tokend->identity);
+	delivered_close(&tokend->delivered);
+	http_free(&tokend->http);
+	if (tokend->loop != NULL)
+		loop_timer_stop(tokend->loop, &tokend->tick);
+	conf_free(&tokend->conf);
+	loop_free(&tokend->loop);
+}
+
+static int start(struct tokend *tokend, struct conf *conf, struct err *err)
+{
+	tokend->loop = loop_new();
+	if (tokend->loop == NULL || daemon_on_signal(tokend->loop, on_stop, tokend) < 0)
+		return err_set(err, ERR_TEMP, "cannot wait for events: %s", err_no(errno));
+	tokend->http = http_new(tokend->loop, err);
+	if (tokend->http == NULL)
+		return -1;
+	tokend->delivered = delivered_open(conf->state_dir, err);
+	if (tokend->delivered == NULL)
+		return -1;
+	tokend_configure(tokend, conf);
+	if (open_sockets(tokend, err) < 0)
+		return -1;
+	tokend->tick.due = on_tick;
+	tokend->tick.owner = tokend;
+	on_tick(&tokend->tick);
+	daemon_watchdog(tokend->loop);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	const char *path = CONF_PATH_DEFAULT;
+	struct tokend tokend = {.started_wall_ms = clock_wall_ms()};
+	struct err err = ERR_INIT;
+	struct conf *conf;
+	int c, result = EXIT_SUCCESS;
+
+	while ((c = getopt(argc, argv, "c:hV")) != -1) {
+		switch (c) {
+		case 'c':
+			path = optarg;
+			break;
+		case 'h':
+			usage(stdout);
+			return EXIT_SUCCESS;
+		case 'V':
+			(void)puts("relay365-tokend " PACKAGE_VERSION);
+			return EXIT_SUCCESS;
+		default:
+			usage(stderr);
+			return EXIT_USAGE;
+		}
+	}
+	if (optind != argc) {
+		usage(stderr);
+		return EXIT_USAGE;
+	}
+	daemon_prepare();
+	conf = conf_load(path, &err);
+	if (conf == NULL) {
+		log_say(EV_FAULT, "%s", err.text);
+		return EXIT_CONFIG;
+	}
+	log_open("relay365-tokend", conf->log_to_stderr ? LOG_TO_STDERR : LOG_TO_SYSLOG,
+		 conf->log_json, conf->log_debug);
+	if (start(&tokend, conf, &err) < 0) {
+		log_say(EV_FAULT, "%s", err.text);
+		if (tokend.conf == NULL)
+			conf_free(&conf);
+		clean_up(&tokend);
+		return err.class == ERR_CONFIG ? EXIT_CONFIG : EXIT_FAILURE;
+	}
+	log_say(EV_START,
+		"relay365-tokend " PACKAGE_VERSION " is ready: %zu tenants, %zu mailboxes",
+		tokend.conf->tenants, tokend.conf->mailboxes);
+	daemon_notify("READY=1");
+	if (loop_run(tokend.loop) < 0) {
+		log_say(EV_FAULT, "the event loop ended: %s", err_no(errno));
+		result = EXIT_FAILURE;
+	}
+	log_say(EV_STOP, "relay365-tokend ends");
+	clean_up(&tokend);
+	return result;
+}

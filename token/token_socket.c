@@ -1,0 +1,189 @@
+/*
+ * The token protocol (relay365-token(7)): verb=lease holds a sending slot as
+ * long as the connection lives, verb=token hands out a token without a slot.
+ */
+#include "token/tokend.h"
+
+#include "base/log.h"
+#include "base/xalloc.h"
+
+#include <pwd.h>
+
+enum { CONNECTIONS = 4096 };
+
+struct session {
+	struct stream *stream;
+	struct lease *lease;
+	struct identity_waiter waiter;
+	bool asked;
+};
+
+/* Who may take a token, by the kernel's word on who connects. */
+static bool is_allowed(const struct tokend *tokend, uid_t uid)
+{
+	const struct conf_list *users = &tokend->conf->token_users;
+
+	for (size_t i = 0; i < users->count; i++) {
+		const struct passwd *pw = getpwnam(users->item[i]);
+
+		if (pw != NULL && pw->pw_uid == uid)
+			return true;
+	}
+	return false;
+}
+
+static void answer(struct stream *stream, const char *status, const struct identity_token *token,
+		   const char *reason, int64_t retry_after_ms)
+{
+	char text[KV_MESSAGE_MAX];
+	char number[24];
+	size_t at = 0;
+	int bad;
+
+	bad = kv_put(text, sizeof(text), &at, "status", status, strlen(status));
+	if (token != NULL) {
+		(void)snprintf(number, sizeof(number), "%lld",
+			       (long long)token->expires_at_wall_ms / 1000);
+		bad |= kv_put(text, sizeof(text), &at, "token", token->text, token->len);
+		bad |= kv_put(text, sizeof(text), &at, "expires_at", number, strlen(number));
+	}
+	if (reason != NULL)
+		bad |= kv_put(text, sizeof(text), &at, "reason", reason, strlen(reason));
+	if (retry_after_ms > 0) {
+		(void)snprintf(number, sizeof(number), "%lld",
+			       (long long)(retry_after_ms + 999) / 1000);
+		bad |= kv_put(text, sizeof(text), &at, "retry_after", number, strlen(number));
+	}
+	if ((bad | kv_end(text, sizeof(text), &at)) != 0 || stream_send(stream, text, at) < 0)
+		stream_close(stream);
+	explicit_bzero(text, sizeof(text));
+}
+
+static void on_lease(void *arg, const struct lease_answer *decision)
+{
+	struct stream *stream = arg;
+
+	if (decision->token != NULL) {
+		answer(stream, "ok", decision->token, NULL, 0);
+		return;
+	}
+	answer(stream, "later", NULL, decision->reason, decision->retry_after_ms);
+	stream_end(stream);
+}
+
+static void on_token(struct identity_waiter *waiter, const struct identity_token *token,
+		     const char *reason, int64_t retry_after_ms)
+{
+	struct session *session =
+		(struct session *)((char *)waiter - offsetof(struct session, waiter));
+
+	answer(session->stream, token != NULL ? "ok" : "later", token, reason, retry_after_ms);
+	stream_end(session->stream);
+}
+
+static void deny(struct stream *stream, const char *reason)
+{
+	answer(stream, "denied", NULL, reason, 0);
+	stream_end(stream);
+}
+
+static void serve(struct stream *stream, const struct kv_message *request)
+{
+	struct tokend *tokend = stream_context(stream);
+	struct session *session = stream->state;
+	char address[330];
+	struct mailbox *mailbox;
+
+	session->asked = true;
+	if (!kv_is(request, "relay365", KV_VERSION)) {
+		deny(stream,
+		     "relay365-tokend speaks version " KV_VERSION " of the token protocol");
+		return;
+	}
+	if (kv_copy(request, "mailbox", address, sizeof(address)) < 0) {
+		deny(stream, "the request names no mailbox");
+		return;
+	}
+	mailbox = tokend_mailbox_by_address(tokend, address);
+	if (mailbox == NULL) {
+		char reason[512];
+
+		(void)snprintf(reason, sizeof(reason),
+			       "%s is no mailbox in %s; add it under \"mailboxes\" and run: "
+			       "relay365 reload",
+			       address, tokend->conf->path);
+		deny(stream, reason);
+	} else if (kv_is(request, "verb", "lease")) {
+		session->lease = lease_begin(mailbox, on_lease, stream);
+	} else if (kv_is(request, "verb", "token")) {
+		session->waiter.done = on_token;
+		mailbox_get_token(mailbox, &session->waiter);
+	} else {
+		deny(stream, "the request's verb is neither lease nor token");
+	}
+}
+
+static bool on_opened(struct stream *stream)
+{
+	struct tokend *tokend = stream_context(stream);
+	struct session *session;
+
+	if (!is_allowed(tokend, stream->peer.uid)) {
+		log_say(EV_WARNING,
+			"user id %ld asked for a token and was turned away; token_users in %s "
+			"says who may",
+			(long)stream->peer.uid, tokend->conf->path);
+		return false;
+	}
+	session = xcalloc(1, sizeof(*session));
+	session->stream = stream;
+	stream->state = session;
+	return true;
+}
+
+static void on_received(struct stream *stream)
+{
+	struct session *session = stream->state;
+	struct kv_message request;
+	size_t used;
+
+	if (session->asked) {
+		stream_close(stream); /* one request a connection */
+		return;
+	}
+	switch (kv_parse(stream->in.data, stream->in.len, &request, &used)) {
+	case KV_MORE:
+		return;
+	case KV_BAD:
+		stream_close(stream);
+		return;
+	case KV_OK:
+		serve(stream, &request);
+		buf_consume(&stream->in, used);
+		return;
+	}
+}
+
+static void on_closed(struct stream *stream)
+{
+	struct session *session = stream->state;
+
+	lease_end(&session->lease);
+	identity_cancel(&session->waiter);
+	free(session);
+}
+
+static const struct stream_ops ops = {
+	.opened = on_opened,
+	.received = on_received,
+	.closed = on_closed,
+	.in_max = KV_MESSAGE_MAX,
+	.out_max = KV_MESSAGE_MAX,
+	.connections_max = CONNECTIONS,
+};
+
+struct stream_server *token_socket_serve(struct tokend *tokend, const char *path, gid_t group,
+					 struct err *err)
+{
+	return stream_serve(tokend->loop, path, 0660, group, &ops, tokend, err);
+}

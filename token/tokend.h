@@ -1,0 +1,48 @@
+/* The daemon's parts, and what its sockets and its control verbs need of each other. */
+#ifndef RELAY365_TOKEN_TOKEND_H
+#define RELAY365_TOKEN_TOKEND_H
+
+#include "token/delivered.h"
+#include "token/http.h"
+#include "token/identity.h"
+#include "token/mailbox.h"
+
+#include "base/stream.h"
+#include "conf/conf.h"
+#include "proto/control.h"
+
+#define TOKEND_SERVERS_MAX 64 /* token and map sockets: one of each in every queue directory */
+
+struct tokend {
+	struct loop *loop;
+	struct http *http;
+	struct conf *conf;
+	struct delivered *delivered;
+	struct identity **identity; /* one for each tenant, by name */
+	size_t identities;
+	struct mailbox **mailbox; /* one for each mailbox that ever was in the configuration */
+	size_t mailboxes;
+	struct stream_server *server[TOKEND_SERVERS_MAX];
+	size_t servers;
+	struct control_server *control;
+	struct loop_timer tick;
+	int64_t started_wall_ms;
+};
+
+/* tokend.c: makes identities and mailboxes as conf says; called again after a reload. */
+void tokend_configure(struct tokend *tokend, struct conf *conf);
+
+/* By name, NULL when the configuration has no such mailbox (any more). */
+struct mailbox *tokend_mailbox_by_name(struct tokend *tokend, const char *name, size_t len);
+struct mailbox *tokend_mailbox_by_address(struct tokend *tokend, const char *address);
+
+/* token_socket.c, map_socket.c: serve at path. */
+struct stream_server *token_socket_serve(struct tokend *tokend, const char *path, gid_t group,
+					 struct err *err);
+struct stream_server *map_socket_serve(struct tokend *tokend, const char *path, gid_t group,
+				       struct err *err);
+
+/* tokend_control.c */
+extern const struct control_verb tokend_verbs[];
+
+#endif
