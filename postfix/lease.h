@@ -46,7 +46,8 @@ const char *lease_path(const char *address);
 
 /*
  * Asks the daemon at path for a lease on mailbox and waits until it answers,
- * deadline_ms at most. answer, of cap bytes (LEASE_ANSWER_SIZE for all that may
+ * deadline_ms at most; a daemon that isn't there gets three seconds of it to come
+ * back from a restart. answer, of cap bytes (LEASE_ANSWER_SIZE for all that may
  * come), receives the raw answer: it is as secret as the token, and the caller
  * erases it whatever the result is. lease_r is always filled.
  */

@@ -60,7 +60,12 @@ static long aadsts_of(const cJSON *object)
 	text = cJSON_GetStringValue(
 		cJSON_GetObjectItemCaseSensitive(object, "error_description"));
 	text = text == NULL ? NULL : strstr(text, "AADSTS");
-	return text == NULL ? 0 : strtol(text + strlen("AADSTS"), NULL, 10);
+	if (text == NULL)
+		return 0;
+	text += strlen("AADSTS");
+	return strspn(text, "0123456789") > 9 || text[0] < '0' || text[0] > '9'
+		       ? 0
+		       : strtol(text, NULL, 10);
 }
 
 static void explain_error(const cJSON *object, int status, struct answer *answer)

@@ -46,6 +46,16 @@ static int add_json(struct buf *to, cJSON *json)
 	return result;
 }
 
+/* Never asks for a passphrase on the terminal. */
+static int no_passphrase(char *buf, int size, int rwflag, void *arg)
+{
+	(void)buf;
+	(void)size;
+	(void)rwflag;
+	(void)arg;
+	return -1;
+}
+
 static X509 *read_certificate(const char *path, struct err *err)
 {
 	struct buf pem = BUF_INIT(SECRET_MAX);
@@ -56,22 +66,12 @@ static X509 *read_certificate(const char *path, struct err *err)
 		return NULL;
 	bio = BIO_new_mem_buf(buf_text(&pem), (int)pem.len);
 	if (bio != NULL)
-		certificate = PEM_read_bio_X509(bio, NULL, NULL, NULL);
+		certificate = PEM_read_bio_X509(bio, NULL, no_passphrase, NULL);
 	if (certificate == NULL)
 		err_set(err, ERR_CONFIG, "%s holds no certificate in PEM form", path);
 	BIO_free(bio);
 	buf_clear(&pem);
 	return certificate;
-}
-
-/* Never asks for a passphrase on the terminal. */
-static int no_passphrase(char *buf, int size, int rwflag, void *arg)
-{
-	(void)buf;
-	(void)size;
-	(void)rwflag;
-	(void)arg;
-	return -1;
 }
 
 static EVP_PKEY *read_key(const char *path, struct err *err)

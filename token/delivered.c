@@ -4,13 +4,13 @@
 #include "quota/window.h"
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/xalloc.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <stdbool.h>
-#include <sys/stat.h>
 
 enum { MARK_S = 10, MAINTAIN_S = 60 };
 
@@ -295,10 +295,10 @@ struct delivered *delivered_open(const char *folder, struct err *err)
 	char *path = xasprintf("%s/delivered.db", folder);
 	struct ledger_news news = {0};
 
-	(void)mkdir(folder, 0700);
 	(void)pthread_mutex_init(&delivered->lock, NULL);
 	(void)pthread_cond_init(&delivered->work, NULL);
-	delivered->ledger = ledger_open(path, &news, err);
+	if (file_make_folder(folder, err) == 0)
+		delivered->ledger = ledger_open(path, &news, err);
 	if (delivered->ledger == NULL)
 		goto fail;
 	if (news.damaged_as[0] != '\0')

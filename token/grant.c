@@ -120,8 +120,9 @@ static uint64_t mix(uint64_t hash, const char *path)
 		return hash * 31 + 1;
 	hash = hash * 1000003 + (uint64_t)st.st_ino;
 	hash = hash * 1000003 + (uint64_t)st.st_size;
-	hash = hash * 1000003 + (uint64_t)st.st_mtim.tv_sec;
-	return hash * 1000003 + (uint64_t)st.st_mtim.tv_nsec;
+	/* Not mtime: a mode that was mended counts too. */
+	hash = hash * 1000003 + (uint64_t)st.st_ctim.tv_sec;
+	return hash * 1000003 + (uint64_t)st.st_ctim.tv_nsec;
 }
 
 uint64_t grant_fingerprint(const struct conf_tenant *tenant)

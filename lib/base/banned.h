@@ -11,6 +11,13 @@
 #include <time.h>
 
 #if defined(__GNUC__)
+/* With fortification the C library may have macros of these names. */
+#undef strcpy
+#undef strcat
+#undef strncpy
+#undef strncat
+#undef sprintf
+#undef vsprintf
 #pragma GCC poison strcpy strcat strncpy strncat sprintf vsprintf gets strtok
 #pragma GCC poison atoi atol atoll atof sscanf gmtime localtime ctime asctime
 #endif

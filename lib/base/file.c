@@ -28,8 +28,10 @@ static int read_all(int fd, const char *path, struct buf *buf, struct err *err)
 		if (to == NULL) {
 			char past;
 
-			if (read(fd, &past, 1) == 0)
+			if (read(fd, &past, 1) == 0) {
+				buf->overflowed = false; /* just full */
 				return 0;
+			}
 			return err_set(err, ERR_CONFIG, "%s is larger than %zu bytes", path,
 				       buf->max);
 		}
@@ -77,6 +79,8 @@ int file_check_secrecy(const char *path, struct err *err)
 			return 0;
 		return err_set(err, ERR_CONFIG, "cannot read %s: %s", path, err_no(errno));
 	}
+	if (!S_ISREG(st.st_mode))
+		return err_set(err, ERR_CONFIG, "%s is not a plain file", path);
 	return judge_mode(path, &st, err);
 }
 
@@ -169,4 +173,11 @@ fail:
 		(void)close(fd);
 	(void)unlink(tmp);
 	return -1;
+}
+
+int file_make_folder(const char *path, struct err *err)
+{
+	if (mkdir(path, 0700) == 0 || errno == EEXIST)
+		return 0;
+	return err_set(err, ERR_CONFIG, "cannot make the folder %s: %s", path, err_no(errno));
 }

@@ -27,6 +27,8 @@ static const int priorities[] = {LOG_ALERT, LOG_ERR, LOG_WARNING, LOG_INFO, LOG_
 
 /* Room kept for what log_end() adds: the closing brace and a line end. */
 enum { TAIL = 4 };
+/* The least of a long value that is worth a field, and the most of a queue id. */
+enum { VALUE_LEAST = 16, QUEUE_ID_MAX = 64 };
 
 void log_open(const char *program, enum log_target target, bool json, bool debug)
 {
@@ -45,10 +47,10 @@ static bool wanted(const struct log_line *line)
 
 static void put(struct log_line *line, const char *text, size_t len)
 {
-	size_t room = sizeof(line->text) - TAIL - line->len;
+	size_t most = sizeof(line->text) - TAIL - line->len;
 
-	if (len > room)
-		len = room;
+	if (len > most)
+		len = most;
 	memcpy(line->text + line->len, text, len);
 	line->len += len;
 }
@@ -58,18 +60,55 @@ static void puts_(struct log_line *line, const char *text)
 	put(line, text, strlen(text));
 }
 
-/* Control bytes become "?"; quotes and backslashes are escaped. Bytes over 127 pass. */
+static size_t room(const struct log_line *line)
+{
+	return sizeof(line->text) - TAIL - line->len;
+}
+
+/*
+ * The length of the character at text, or 0 when it is a control character or
+ * no UTF-8 (RFC 3629): readers of JSON and the journal stumble over both.
+ */
+static size_t printable(const unsigned char *text, size_t len)
+{
+	static const struct {
+		unsigned char first, last; /* lead bytes */
+		unsigned char least, most; /* of the second byte */
+		size_t len;
+	} forms[] = {
+		{0x20, 0x7e, 0, 0, 1},	     {0xc2, 0xc2, 0xa0, 0xbf, 2},
+		{0xc3, 0xdf, 0x80, 0xbf, 2}, {0xe0, 0xe0, 0xa0, 0xbf, 3},
+		{0xe1, 0xec, 0x80, 0xbf, 3}, {0xed, 0xed, 0x80, 0x9f, 3},
+		{0xee, 0xef, 0x80, 0xbf, 3}, {0xf0, 0xf0, 0x90, 0xbf, 4},
+		{0xf1, 0xf3, 0x80, 0xbf, 4}, {0xf4, 0xf4, 0x80, 0x8f, 4},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(forms); i++) {
+		if (text[0] < forms[i].first || text[0] > forms[i].last)
+			continue;
+		if (forms[i].len == 1)
+			return 1;
+		if (len < forms[i].len || text[1] < forms[i].least || text[1] > forms[i].most)
+			return 0;
+		for (size_t j = 2; j < forms[i].len; j++)
+			if (text[j] < 0x80 || text[j] > 0xbf)
+				return 0;
+		return forms[i].len;
+	}
+	return 0;
+}
+
+/* What is not printable becomes "?"; quotes and backslashes are escaped. */
 static void put_quoted(struct log_line *line, const char *value, size_t len)
 {
 	put(line, "\"", 1);
-	for (size_t i = 0; i < len && line->len + 8 < sizeof(line->text) - TAIL; i++) {
-		unsigned char c = (unsigned char)value[i];
+	for (size_t i = 0; i < len && room(line) > 8;) {
+		size_t n = printable((const unsigned char *)value + i, len - i);
 
-		if (c == '"' || c == '\\')
+		if (value[i] == '"' || value[i] == '\\')
 			put(line, "\\", 1);
-		if (c < 32 || c == 127)
-			c = '?';
-		put(line, (const char *)&c, 1);
+		put(line, n == 0 ? "?" : value + i, n == 0 ? 1 : n);
+		i += n == 0 ? 1 : n;
 	}
 	put(line, "\"", 1);
 }
@@ -79,10 +118,16 @@ static bool needs_quotes(const char *value, size_t len)
 	for (size_t i = 0; i < len; i++) {
 		unsigned char c = (unsigned char)value[i];
 
-		if (c <= 32 || c == '"' || c == '\\' || c == 127)
+		if (c <= 32 || c == '"' || c == '\\' || c >= 127)
 			return true;
 	}
 	return len == 0;
+}
+
+/* Whether a field with a value of len bytes, quotes not counted, can be added whole. */
+static bool fits(const struct log_line *line, const char *name, size_t len)
+{
+	return strlen(name) + len + 6 <= room(line);
 }
 
 static void key(struct log_line *line, const char *name)
@@ -121,7 +166,8 @@ void log_begin(struct log_line *line, enum log_event event, const char *queue_id
 		puts_(line, ": ");
 	}
 	if (queue_id != NULL) {
-		puts_(line, queue_id);
+		for (size_t i = 0; i < QUEUE_ID_MAX && queue_id[i] != '\0'; i++)
+			put(line, queue_id[i] > 32 && queue_id[i] < 127 ? queue_id + i : "?", 1);
 		puts_(line, ": ");
 	}
 	puts_(line, events[event].name);
@@ -133,8 +179,11 @@ void log_mem(struct log_line *line, const char *name, const char *value, size_t 
 		return;
 	if (len > LOG_VALUE_MAX)
 		len = LOG_VALUE_MAX;
+	/* Half a field would be a lie, and no JSON: one that has no room is left out. */
+	if (!fits(line, name, len < VALUE_LEAST ? len : VALUE_LEAST))
+		return;
 	key(line, name);
-	if (log_conf.json || needs_quotes(value, len))
+	if (log_conf.json || needs_quotes(value, len) || room(line) < len)
 		put_quoted(line, value, len);
 	else
 		put(line, value, len);
@@ -153,6 +202,8 @@ void log_int(struct log_line *line, const char *name, int64_t value)
 	if (!wanted(line))
 		return;
 	(void)snprintf(text, sizeof(text), "%lld", (long long)value);
+	if (!fits(line, name, strlen(text)))
+		return;
 	key(line, name);
 	puts_(line, text);
 }

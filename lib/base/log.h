@@ -23,7 +23,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define LOG_LINE_MAX 2048 /* bytes; what does not fit is cut */
+#define LOG_LINE_MAX 2048 /* bytes; a field that does not fit is cut or left out */
 #define LOG_VALUE_MAX 512
 
 enum log_event {

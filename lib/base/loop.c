@@ -161,9 +161,13 @@ void loop_timer_in(struct loop *loop, struct loop_timer *timer, int64_t ms)
 	loop_timer_at(loop, timer, clock_boot_ms() + (ms < 0 ? 0 : ms));
 }
 
+/* At most as many as were set: a timer that is due again at once lets descriptors in between. */
 static void run_timers(struct loop *loop)
 {
-	while (!loop->stop && loop->timers > 0 && loop->heap[1]->at_boot_ms <= loop->now) {
+	size_t most = loop->timers;
+
+	while (!loop->stop && most-- > 0 && loop->timers > 0 &&
+	       loop->heap[1]->at_boot_ms <= loop->now) {
 		struct loop_timer *timer = loop->heap[1];
 
 		loop_timer_stop(loop, timer);

@@ -49,7 +49,7 @@ int sock_make_folder(const char *path, gid_t group, struct err *err)
 /* The lock's descriptor stays open for the life of the process, on purpose. */
 int sock_lock(const char *path, struct err *err)
 {
-	char lock[SOCK_PATH_MAX + 8];
+	char lock[4096];
 	int fd;
 
 	(void)snprintf(lock, sizeof(lock), "%s.lock", path);

@@ -21,7 +21,9 @@ static void destroy(struct stream *stream)
 {
 	struct stream_server *server = stream->server;
 
+	stream->dead = true; /* whatever closed() does with it */
 	loop_del(&stream->watch);
+	loop_timer_stop(server->loop, &stream->reap);
 	(void)close(stream->watch.fd);
 	if (server->ops->closed != NULL)
 		server->ops->closed(stream);
@@ -48,6 +50,20 @@ void stream_close(struct stream *stream)
 		loop_del(&stream->watch);
 }
 
+static void on_reap(struct loop_timer *timer)
+{
+	destroy(timer->owner);
+}
+
+/* As stream_close(), but who is sending may touch the stream until the loop turns. */
+static void close_soon(struct stream *stream)
+{
+	stream->dead = true;
+	loop_del(&stream->watch);
+	if (!stream->busy)
+		loop_timer_in(stream->server->loop, &stream->reap, 0);
+}
+
 /* Returns -1 when the peer is gone. */
 static int write_out(struct stream *stream)
 {
@@ -72,7 +88,7 @@ int stream_send(struct stream *stream, const void *data, size_t len)
 	if (stream->dead)
 		return -1;
 	if (buf_add(&stream->out, data, len) < 0 || write_out(stream) < 0) {
-		stream_close(stream);
+		close_soon(stream);
 		return -1;
 	}
 	return 0;
@@ -85,6 +101,8 @@ bool stream_is_flushed(const struct stream *stream)
 
 void stream_end(struct stream *stream)
 {
+	if (stream->dead)
+		return;
 	if (stream->out.len == 0)
 		stream_close(stream);
 	else
@@ -145,6 +163,7 @@ static void adopt(struct stream_server *server, int fd)
 {
 	const struct stream_ops *ops = server->ops;
 	struct stream *stream;
+	bool stays;
 
 	if (server->count >= ops->connections_max) {
 		(void)close(fd);
@@ -158,8 +177,13 @@ static void adopt(struct stream_server *server, int fd)
 	stream->watch.want = LOOP_READ;
 	stream->watch.ready = on_ready;
 	stream->watch.owner = stream;
-	if (sock_peer(fd, &stream->peer) < 0 || (ops->opened != NULL && !ops->opened(stream)) ||
-	    loop_add(server->loop, &stream->watch) < 0) {
+	stream->reap.due = on_reap;
+	stream->reap.owner = stream;
+	stream->busy = true;
+	stays = sock_peer(fd, &stream->peer) == 0 && (ops->opened == NULL || ops->opened(stream));
+	stream->busy = false;
+	if (!stays) {
+		buf_clear(&stream->out);
 		(void)close(fd);
 		free(stream);
 		return;
@@ -169,6 +193,10 @@ static void adopt(struct stream_server *server, int fd)
 		server->streams->prev = stream;
 	server->streams = stream;
 	server->count++;
+	if (stream->out.len > 0)
+		stream->watch.want |= LOOP_WRITE; /* what opened() sent */
+	if (stream->dead || loop_add(server->loop, &stream->watch) < 0)
+		destroy(stream);
 }
 
 static void on_connection(struct loop_fd *watch, unsigned int events)

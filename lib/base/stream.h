@@ -26,6 +26,7 @@ struct stream {
 
 	/* private */
 	struct loop_fd watch;
+	struct loop_timer reap;
 	struct buf out;
 	bool busy;   /* inside a callback */
 	bool ending; /* close when the output is written */
@@ -56,7 +57,8 @@ void *stream_context(const struct stream *stream);
 
 /*
  * Sends, or queues what the peer does not take now. Returns -1 when the peer
- * is gone or has let more than out_max pile up; the stream then closes.
+ * is gone or has let more than out_max pile up; the stream then closes, but
+ * not before the caller has returned to the loop.
  */
 int stream_send(struct stream *stream, const void *data, size_t len);
 

@@ -3,7 +3,9 @@
 #include "base/file.h"
 #include "base/xalloc.h"
 
+#include <errno.h>
 #include <strings.h>
+#include <unistd.h>
 
 /* Endpoints of Microsoft's clouds: "How to authenticate an SMTP application by using OAuth" and
  * "National clouds" at learn.microsoft.com. */
@@ -70,6 +72,10 @@ static int check_credential(const struct conf_tenant *tenant, struct err *err)
 		return err_set(err, ERR_CONFIG,
 			       "certificate and private_key go together; %s is missing",
 			       is_set(tenant->certificate) ? "private_key" : "certificate");
+	/* As with secrets: who may not look there does not judge. */
+	if (access(tenant->certificate, F_OK) < 0 && errno != EACCES)
+		return err_set(err, ERR_CONFIG, "cannot read %s: %s", tenant->certificate,
+			       err_no(errno));
 	return file_check_secrecy(tenant->private_key, err);
 }
 

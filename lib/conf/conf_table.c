@@ -61,21 +61,28 @@ static size_t distance(const char *a, const char *b)
 	return row[n];
 }
 
+/* Keeps candidate as *found when it is nearer to name than what was found before. */
+static void nearer(const char *candidate, const char *name, size_t *best, const char **found)
+{
+	size_t d = distance(candidate, name);
+
+	if (d > *best)
+		return;
+	*best = d - (d > 0);
+	*found = candidate;
+}
+
 const char *conf_key_alike(enum conf_section section, const char *name)
 {
 	size_t best = strlen(name) / 3 + 1;
 	const char *found = NULL;
 
-	for (size_t i = 0; i < conf_keys_count; i++) {
-		size_t d;
-
-		if (conf_keys[i].section != section)
-			continue;
-		d = distance(conf_keys[i].name, name);
-		if (d <= best) {
-			best = d - (d > 0);
-			found = conf_keys[i].name;
-		}
+	for (size_t i = 0; i < conf_keys_count; i++)
+		if (conf_keys[i].section == section)
+			nearer(conf_keys[i].name, name, &best, &found);
+	if (section == CONF_TOP) {
+		nearer("tenants", name, &best, &found);
+		nearer("mailboxes", name, &best, &found);
 	}
 	return found;
 }

@@ -44,13 +44,16 @@ static void compile(void)
 {
 	for (size_t i = 0; i < ARRAY_LEN(replies); i++) {
 		const struct reply *reply = &replies[i];
+		/* What bounces is never softened: with a 4 the code means something else. */
+		const char *first = reply->what.class == EXPLAIN_MESSAGE ? "5" : "[45]";
 		char *pattern;
 
 		if (reply->text[0] == '\0')
-			pattern = xasprintf("(^|[^0-9.])[45][.](%s)([^0-9.]|$)", reply->code);
+			pattern =
+				xasprintf("(^|[^0-9.])%s[.](%s)([^0-9.]|$)", first, reply->code);
 		else
-			pattern = xasprintf("(^|[^0-9.])[45][.](%s)[^0-9.](.*)(%s)", reply->code,
-					    reply->text);
+			pattern = xasprintf("(^|[^0-9.])%s[.](%s)[^0-9.](.*)(%s)", first,
+					    reply->code, reply->text);
 		if (regcomp(&compiled[i], pattern, REG_EXTENDED | REG_NOSUB) != 0)
 			abort(); /* a mistake in exchange.def, found by the first test */
 		free(pattern);
@@ -101,17 +104,13 @@ const char *explain_class_name(enum explain_class class)
 	return "message";
 }
 
-static bool waits(enum explain_class class)
-{
-	return class == EXPLAIN_CONFIG || class == EXPLAIN_QUOTA || class == EXPLAIN_BLOCKED;
-}
-
 void explain_each_softened(void (*each)(void *arg, const char *pattern, const char *replacement),
 			   void *arg)
 {
 	/*
 	 * Rules stand in the table's order, so an entry that bounces must keep a
-	 * later, wider rule from softening it: it is let through as it is.
+	 * later, wider rule from softening it: it is let through as it is. All
+	 * others wait: for time, for room, or for an admin.
 	 */
 	for (size_t i = 0; i < ARRAY_LEN(replies); i++) {
 		const struct reply *reply = &replies[i];
@@ -123,10 +122,9 @@ void explain_each_softened(void (*each)(void *arg, const char *pattern, const ch
 		else
 			pattern = xasprintf("^5([0-9][0-9][ -])5[.](%s)([^0-9.].*(%s).*)$",
 					    reply->code, reply->text);
-		if (waits(reply->what.class))
-			each(arg, pattern, "4${1}4.${2}${3}");
-		else if (reply->what.class == EXPLAIN_MESSAGE)
-			each(arg, pattern, "5${1}5.${2}${3}");
+		each(arg, pattern,
+		     reply->what.class == EXPLAIN_MESSAGE ? "5${1}5.${2}${3}"
+							  : "4${1}4.${2}${3}");
 		free(pattern);
 	}
 	/* A basic code that refuses with an enhanced code that does not. */

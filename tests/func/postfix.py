@@ -4,9 +4,8 @@ The machine's own mail system stays untouched: nothing in /etc/postfix is read
 except postfix-files and dynamicmaps.cf, nothing in /var/spool/postfix at all.
 
 `postfix -c FOLDER` is enough, because alternate_config_directories in
-/etc/postfix/main.cf is asked only by set-gid programs (postdrop, postqueue)
-that run with a gained group. Here they are run by root, or by a user whose
-real group is postdrop already.
+/etc/postfix/main.cf is asked only when somebody other than root uses -C, or
+runs a set-gid program (postdrop, postqueue). submit() knows a way round.
 """
 
 import collections
@@ -103,13 +102,13 @@ class PostfixInstance:
     def _install(self):
         for path in (self.config, self.queue_dir, self.data_dir, self.mail_dir,
                      os.path.dirname(self.log_file)):
-            os.makedirs(path, mode=0o755)
+            os.makedirs(path, mode=0o755, exist_ok=True)
         postfix = pwd.getpwnam("postfix")
         os.chown(self.data_dir, postfix.pw_uid, -1)
         os.chmod(self.data_dir, 0o700)
         nobody = pwd.getpwnam("nobody")
         os.chown(self.mail_dir, nobody.pw_uid, nobody.pw_gid)
-        procs.write(os.path.join(self.config, "aliases"), "postmaster: root\n")
+        procs.write(os.path.join(self.config, "aliases"), "postmaster root\n")
         if self.chroot:
             postfix_conf.populate_chroot(self.queue_dir)
         self.write_config()
@@ -352,16 +351,19 @@ class PostfixInstance:
         Its queue id.
         """
         mark = self.mark()
-        command = [tool("sendmail"), "-C", self.config, "-oi", *args]
-        if sender is not None:
-            command += ["-f", sender]
-        who = {}
-        if user != "root":
-            # with the group that postdrop would gain, it trusts -C
+        command, env, who = [tool("sendmail")], self._env(), {}
+        if user == "root":
+            command += ["-C", self.config]
+        else:
+            # Only root may use -C. The environment is trusted by a process that
+            # gains no group, and postdrop gains none that it has already.
+            env["MAIL_CONFIG"] = self.config
             who = {"user": pwd.getpwnam(user).pw_uid, "extra_groups": [],
                    "group": grp.getgrnam("postdrop").gr_gid}
-        subprocess.run(command + ["--", *recipients], input=body.encode(), check=True,
-                       env=self._env(), cwd="/", timeout=60, **who)
+        if sender is not None:
+            command += ["-f", sender]
+        subprocess.run([*command, "-oi", *args, "--", *recipients], input=body.encode(),
+                       check=True, env=env, cwd="/", timeout=60, **who)
         return self.wait_log(r"/pickup\[\d+\]: (\w+): uid=%d " % pwd.getpwnam(user).pw_uid,
                              since=mark).group(1)
 

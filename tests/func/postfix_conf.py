@@ -84,6 +84,7 @@ def main_parameters(instance, milters, env):
         "allow_mail_to_commands": "",
         "allow_mail_to_files": "",
         "virtual_mailbox_base": instance.mail_dir,
+        "virtual_mailbox_domains": "",
         "virtual_mailbox_maps": "static:./",
         "virtual_uid_maps": "static:65534",
         "virtual_gid_maps": "static:65534",

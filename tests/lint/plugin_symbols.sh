@@ -1,11 +1,11 @@
 #!/bin/sh
 # The SASL plugin is loaded into a stranger's process: it shows one symbol, so
 # that it can't clash, and needs libc alone, so that it loads in any of them.
-# Usage: plugin_symbols.sh librelay365.so
+# Usage: plugin_symbols.sh [librelay365.so], from the build folder
 set -eu
 export LC_ALL=C
 
-so=${1:?usage: plugin_symbols.sh librelay365.so}
+so=${1:-sasl2/librelay365.so}
 test -r "$so" || { echo "$so: no such file" >&2; exit 1; }
 status=0
 

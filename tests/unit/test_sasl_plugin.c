@@ -24,7 +24,7 @@
 #include "fake_tokend.h"
 
 #ifndef DEFAULT_PLUGIN_DIR
-#define DEFAULT_PLUGIN_DIR "postfix/.libs"
+#define DEFAULT_PLUGIN_DIR "sasl2" /* of the build */
 #endif
 #define PLUGIN "librelay365.so"
 #define PLUGIN_FOLDER "plugins" /* in the working directory; holds a link to the plugin */

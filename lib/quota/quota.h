@@ -1,0 +1,99 @@
+/*
+ * Limits and their use: who may send how much, reserved when a recipient is
+ * named, charged when the message is accepted, released when it is not.
+ *
+ * A limit has a key (per), a measure (count), a maximum, a window and an
+ * action. A message meets every limit whose key it has; all counters of a
+ * message are checked and then added to under one lock, so that two messages
+ * can't both take the last room. policy.h holds the pure decision; this
+ * module holds the counters. All functions may be called from any thread,
+ * but a struct quota_message by one thread at a time.
+ */
+#ifndef RELAY365_QUOTA_QUOTA_H
+#define RELAY365_QUOTA_QUOTA_H
+
+#include "base/err.h"
+#include "quota/policy.h"
+
+#define QUOTA_COUNTERS_MAX \
+	500000 /* counters in memory; a new one beyond is refused as "try later" */
+
+struct quota;
+struct quota_message; /* what one message has reserved */
+
+/*
+ * Opens the ledger and reads it. limits are copied. A new ledger, damage and
+ * jumps of the clock are reported through the log (EV_LEDGER, EV_CLOCK).
+ */
+struct quota *quota_open(const char *ledger_path, const struct quota_limit *limits, size_t count,
+			 struct err *err);
+/* Stores the clock and what is owed to the ledger. No message may be left. */
+void quota_close(struct quota **quota);
+
+/* New limits (after a reload). Counters of limits that stay keep their use. */
+void quota_set_limits(struct quota *quota, const struct quota_limit *limits, size_t count);
+
+struct quota_message *quota_message_new(struct quota *quota);
+
+/*
+ * Reserves for one recipient under all limits that these facts meet, or under
+ * none of them: when verdict_r says refused nothing was reserved; otherwise the
+ * need is.
+ */
+void quota_reserve(struct quota_message *message, const struct quota_facts *facts,
+		   const struct quota_need *need, struct quota_verdict *verdict_r);
+
+/* The use of the limit that is fullest, for the log. */
+struct quota_use {
+	char limit[QUOTA_NAME_MAX + 1]; /* "": the message meets no limit */
+	int64_t used;
+	int64_t max;
+};
+
+/*
+ * Turns what is reserved into use and stores it before it returns. What a
+ * limit lets wait counts at the time when it is expected to be sent, all else
+ * now. When it can't be stored: with unstored_too it counts in memory all the
+ * same and is written as soon as the ledger can be (returns 1); without, the
+ * reservations are kept: release them or charge again (returns -1). err says
+ * why in both cases. use_r may be NULL.
+ */
+int quota_charge(struct quota_message *message, bool unstored_too, struct quota_use *use_r,
+		 struct err *err);
+
+/* Gives back what is reserved; idempotent. The message can be used anew. */
+void quota_release(struct quota_message *message);
+
+/* Releases and frees. */
+void quota_message_free(struct quota_message **message);
+
+/*
+ * Gives back the reservations of messages that were not touched for so long:
+ * sessions that libmilter has forgotten. Such a message can still be charged.
+ * Also forgets counters that count nothing. Returns how many messages.
+ */
+size_t quota_sweep(struct quota *quota, int64_t older_than_ms);
+
+/*
+ * All that has to do with the disk and no message: writes what is owed, opens
+ * a ledger anew that was damaged or removed, checkpoints, and now and then
+ * stores the clock and prunes. Call it once a second, from one thread that may
+ * be held up by a slow disk.
+ */
+void quota_tick(struct quota *quota);
+
+/* For status: each counter of each limit. Called under the lock: be quick. */
+struct quota_row {
+	const struct quota_limit *limit;
+	const char *key;
+	int64_t used, reserved;
+	int64_t room_at_wall_ms; /* for one more; 0: now */
+};
+void quota_each(struct quota *quota, void (*each)(void *arg, const struct quota_row *row),
+		void *arg);
+
+/* One counter, as quota_each() would tell it; zeros when nothing is counted. */
+void quota_look(struct quota *quota, const char *limit_name, const char *key,
+		struct quota_row *row_r);
+
+#endif

@@ -1,0 +1,165 @@
+#include "milter/control.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/sock.h"
+#include "base/xalloc.h"
+#include "milter/limits.h"
+#include "milter/milter.h"
+#include "proto/control.h"
+
+#include <unistd.h>
+
+struct milter_control {
+	struct control_server *server;
+	struct live *live;
+	struct quota *quota;
+	const char *socket;
+	int64_t started_wall_ms;
+};
+
+static void add_time(cJSON *to, const char *name, int64_t wall_ms)
+{
+	char text[CLOCK_TEXT_MAX];
+
+	if (wall_ms == 0)
+		(void)cJSON_AddNullToObject(to, name);
+	else
+		(void)cJSON_AddStringToObject(to, name, clock_rfc3339(wall_ms, text));
+}
+
+static void add_use(cJSON *to, const struct quota_row *row, int64_t max, int64_t window_ms)
+{
+	(void)cJSON_AddNumberToObject(to, "used", (double)row->used);
+	(void)cJSON_AddNumberToObject(to, "reserved", (double)row->reserved);
+	(void)cJSON_AddNumberToObject(to, "max", (double)max);
+	(void)cJSON_AddNumberToObject(to, "window_s", (double)window_ms / 1000);
+	add_time(to, "room_at", row->room_at_wall_ms);
+}
+
+static void add_mailboxes(cJSON *to, struct quota *quota, const struct conf *conf)
+{
+	for (size_t i = 0; i < conf->mailboxes; i++) {
+		const struct conf_mailbox *m = &conf->mailbox[i];
+		cJSON *item = cJSON_CreateObject();
+		struct quota_row row;
+
+		quota_look(quota, LIMITS_DAY, m->address, &row);
+		(void)cJSON_AddStringToObject(item, "name", m->name);
+		(void)cJSON_AddStringToObject(item, "address", m->address);
+		(void)cJSON_AddStringToObject(item, "limit", LIMITS_DAY);
+		add_use(item, &row, m->recipients_per_day, LIMITS_DAY_MS);
+		(void)cJSON_AddItemToArray(to, item);
+	}
+}
+
+static void add_limit(void *arg, const struct quota_row *row)
+{
+	const struct quota_limit *limit = row->limit;
+	cJSON *item;
+
+	if (strcmp(limit->name, LIMITS_DAY) == 0)
+		return;
+	item = cJSON_CreateObject();
+	(void)cJSON_AddStringToObject(item, "limit", limit->name);
+	(void)cJSON_AddStringToObject(item, "per", policy_per_name(limit->per));
+	(void)cJSON_AddStringToObject(item, "count", policy_count_name(limit->count));
+	(void)cJSON_AddStringToObject(item, "key", row->key);
+	add_use(item, row, limit->max, limit->window_ms);
+	(void)cJSON_AddStringToObject(item, "action", policy_action_name(limit->action));
+	(void)cJSON_AddItemToArray(arg, item);
+}
+
+static int verb_status(void *context, const struct kv_message *request, cJSON **json_r,
+		       struct err *err)
+{
+	struct milter_control *control = context;
+	struct live_conf *live = live_get(control->live);
+	const struct conf *conf = live_conf(live);
+	cJSON *json = cJSON_CreateObject();
+
+	(void)request;
+	(void)err;
+	(void)cJSON_AddNumberToObject(json, "pid", (double)getpid());
+	(void)cJSON_AddStringToObject(json, "version", PACKAGE_VERSION);
+	add_time(json, "started", control->started_wall_ms);
+	(void)cJSON_AddStringToObject(json, "socket", control->socket);
+	(void)cJSON_AddNumberToObject(json, "sessions", milter_sessions());
+	(void)cJSON_AddBoolToObject(json, "shadow", conf->shadow);
+	add_mailboxes(cJSON_AddArrayToObject(json, "mailboxes"), control->quota, conf);
+	quota_each(control->quota, add_limit, cJSON_AddArrayToObject(json, "limits"));
+	live_put(&live);
+	*json_r = json;
+	return 0;
+}
+
+int milter_control_reload(struct live *live, const char *who, char restart_r[256],
+			  struct err *err)
+{
+	struct log_line line;
+	int rc = live_reload(live, restart_r, err);
+
+	log_begin(&line, EV_RELOAD, NULL);
+	log_str(&line, "result", rc < 0 ? "refused" : "ok");
+	log_str(&line, "by", who);
+	if (rc < 0)
+		log_str(&line, "text", err->text);
+	else if (restart_r[0] != '\0')
+		log_str(&line, "restart_for", restart_r);
+	log_end(&line);
+	return rc;
+}
+
+static int verb_reload(void *context, const struct kv_message *request, cJSON **json_r,
+		       struct err *err)
+{
+	struct milter_control *control = context;
+	char restart[256];
+
+	(void)request;
+	if (milter_control_reload(control->live, "control", restart, err) < 0)
+		return -1;
+	*json_r = cJSON_CreateObject();
+	(void)cJSON_AddBoolToObject(*json_r, "reloaded", 1);
+	(void)cJSON_AddStringToObject(*json_r, "restart_for", restart);
+	return 0;
+}
+
+static const struct control_verb verbs[] = {
+	{"status", verb_status},
+	{"reload", verb_reload},
+	{NULL, NULL},
+};
+
+struct milter_control *milter_control_serve(struct loop *loop, struct live *live,
+					    struct quota *quota, const char *socket,
+					    struct err *err)
+{
+	struct milter_control *control = xcalloc(1, sizeof(*control));
+	struct live_conf *now = live_get(live);
+	const struct conf *conf = live_conf(now);
+	char *path = xasprintf("%s/control", conf->milter_run_dir);
+	gid_t group =
+		conf->control_group[0] == '\0' ? (gid_t)-1 : sock_group(conf->control_group);
+
+	control->live = live;
+	control->quota = quota;
+	control->socket = socket;
+	control->started_wall_ms = clock_wall_ms();
+	if (sock_make_folder(path, group, err) == 0)
+		control->server = control_serve(loop, path, group, verbs, control, err);
+	free(path);
+	live_put(&now);
+	if (control->server == NULL)
+		milter_control_free(&control);
+	return control;
+}
+
+void milter_control_free(struct milter_control **control)
+{
+	if (*control == NULL)
+		return;
+	control_server_free(&(*control)->server);
+	free(*control);
+	*control = NULL;
+}

@@ -1,0 +1,126 @@
+#include "milter/live.h"
+
+#include "base/xalloc.h"
+#include "milter/limits.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+struct live_conf {
+	struct conf *conf;
+	atomic_uint refs;
+};
+
+struct live {
+	pthread_mutex_t lock;	/* of now */
+	pthread_mutex_t reload; /* one reload at a time */
+	struct live_conf *now;
+	struct quota *quota;
+};
+
+static struct live_conf *wrap(struct conf *conf)
+{
+	struct live_conf *w = xcalloc(1, sizeof(*w));
+
+	w->conf = conf;
+	atomic_init(&w->refs, 1);
+	return w;
+}
+
+struct live *live_new(struct conf *conf, struct quota *quota)
+{
+	struct live *live = xcalloc(1, sizeof(*live));
+
+	(void)pthread_mutex_init(&live->lock, NULL);
+	(void)pthread_mutex_init(&live->reload, NULL);
+	live->now = wrap(conf);
+	live->quota = quota;
+	return live;
+}
+
+void live_free(struct live **live)
+{
+	if (*live == NULL)
+		return;
+	live_put(&(*live)->now);
+	(void)pthread_mutex_destroy(&(*live)->lock);
+	(void)pthread_mutex_destroy(&(*live)->reload);
+	free(*live);
+	*live = NULL;
+}
+
+struct live_conf *live_get(struct live *live)
+{
+	struct live_conf *conf;
+
+	(void)pthread_mutex_lock(&live->lock);
+	conf = live->now;
+	atomic_fetch_add(&conf->refs, 1);
+	(void)pthread_mutex_unlock(&live->lock);
+	return conf;
+}
+
+void live_put(struct live_conf **conf)
+{
+	struct live_conf *c = *conf;
+
+	*conf = NULL;
+	if (c == NULL || atomic_fetch_sub(&c->refs, 1) != 1)
+		return;
+	conf_free(&c->conf);
+	free(c);
+}
+
+const struct conf *live_conf(const struct live_conf *conf)
+{
+	return conf->conf;
+}
+
+/* Settings that are read once, when the program starts. */
+static void name_differences(const struct conf *a, const struct conf *b, char out[256])
+{
+	const struct {
+		const char *name;
+		bool same;
+	} fixed[] = {
+		{"milter_socket", strcmp(a->milter_socket, b->milter_socket) == 0},
+		{"milter_state_dir", strcmp(a->milter_state_dir, b->milter_state_dir) == 0},
+		{"milter_run_dir", strcmp(a->milter_run_dir, b->milter_run_dir) == 0},
+		{"control_group", strcmp(a->control_group, b->control_group) == 0},
+		{"log", a->log_to_stderr == b->log_to_stderr},
+		{"log_format", a->log_json == b->log_json},
+		{"log_debug", a->log_debug == b->log_debug},
+	};
+	size_t at = 0;
+
+	out[0] = '\0';
+	for (size_t i = 0; i < ARRAY_LEN(fixed); i++)
+		if (!fixed[i].same)
+			at += (size_t)snprintf(out + at, 256 - at, "%s%s", at == 0 ? "" : ", ",
+					       fixed[i].name);
+}
+
+int live_reload(struct live *live, char restart_r[256], struct err *err)
+{
+	struct quota_limit *limits;
+	struct live_conf *old;
+	struct conf *conf;
+	size_t count;
+
+	(void)pthread_mutex_lock(&live->reload);
+	conf = conf_load(live->now->conf->path, err);
+	if (conf != NULL) {
+		if (restart_r != NULL)
+			name_differences(live->now->conf, conf, restart_r);
+		limits = limits_from_conf(conf, &count);
+		quota_set_limits(live->quota, limits, count);
+		free(limits);
+		(void)pthread_mutex_lock(&live->lock);
+		old = live->now;
+		live->now = wrap(conf);
+		(void)pthread_mutex_unlock(&live->lock);
+		live_put(&old);
+	}
+	(void)pthread_mutex_unlock(&live->reload);
+	return conf == NULL ? -1 : 0;
+}

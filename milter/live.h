@@ -1,0 +1,30 @@
+/*
+ * The configuration in force. A message keeps the one it began with; a reload
+ * puts another in its place, which the next message gets. Any thread.
+ */
+#ifndef RELAY365_MILTER_LIVE_H
+#define RELAY365_MILTER_LIVE_H
+
+#include "conf/conf.h"
+#include "quota/quota.h"
+
+struct live;
+
+/* A configuration with a count of who uses it. */
+struct live_conf;
+
+/* Takes conf over. quota gets a new configuration's limits; it must outlive live. */
+struct live *live_new(struct conf *conf, struct quota *quota);
+void live_free(struct live **live);
+
+struct live_conf *live_get(struct live *live);
+void live_put(struct live_conf **conf);
+const struct conf *live_conf(const struct live_conf *conf);
+
+/*
+ * Reads the file again. 0: it is in force; *restart_r (if not NULL) names the
+ * settings that differ and need a restart, "" if none. -1: the old one stays.
+ */
+int live_reload(struct live *live, char restart_r[256], struct err *err);
+
+#endif

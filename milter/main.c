@@ -1,0 +1,283 @@
+/*
+ * relay365-milter: options, threads, start and end.
+ *
+ * Threads: the main one waits for signals; "loop" serves the control socket,
+ * sweeps and keeps the watchdog quiet; "disk" does what a slow disk may hold
+ * up; "milter" is libmilter's, with workers of its own. libmilter has a thread
+ * that waits for SIGTERM and SIGHUP as well; the kernel gives a signal for the
+ * process to the main thread first when that waits for it, which is why SIGHUP
+ * can reload. Should libmilter get one, it ends, and so does the program.
+ */
+#include "milter/control.h"
+
+#include "base/clock.h"
+#include "base/daemon.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/sock.h"
+#include "base/xalloc.h"
+#include "milter/limits.h"
+#include "milter/milter.h"
+#include "milter/session.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+enum {
+	EXIT_USAGE = 2,
+	EXIT_CONFIG = 78,
+	TICK_MS = 1000,
+	SWEEP_MS = 60 * 1000,
+	STOP_MS = 2000, /* for libmilter to end; what is open then was not accepted */
+	/* Longer than libmilter keeps a session without a sign of life. */
+	FORGOTTEN_MS = (SESSION_TIMEOUT_S + 600) * 1000
+};
+
+struct program {
+	struct conf *conf; /* until live has it */
+	struct quota *quota;
+	struct live *live;
+	struct loop *loop;
+	struct milter_control *control;
+	struct loop_timer sweep;
+	struct loop_fd stop_watch;
+	int stop_disk; /* eventfd, readable: end */
+	pthread_t loop_thread, disk_thread, milter_thread;
+	atomic_bool milter_ended;
+};
+
+static void usage(FILE *to)
+{
+	(void)fputs("usage: relay365-milter [-c FILE] [-hV]\n"
+		    "Keeps senders within Office 365's limits; relay365-milter(8).\n",
+		    to);
+}
+
+static void on_sweep(struct loop_timer *timer)
+{
+	struct program *program = timer->owner;
+	size_t n = quota_sweep(program->quota, FORGOTTEN_MS);
+
+	if (n > 0)
+		log_say(EV_RELEASE, "gave back what %zu forgotten messages had reserved", n);
+	loop_timer_in(program->loop, timer, SWEEP_MS);
+}
+
+static void on_stop_watch(struct loop_fd *watch, unsigned int events)
+{
+	struct program *program = watch->owner;
+
+	(void)events;
+	loop_stop(program->loop);
+}
+
+static void *run_loop(void *arg)
+{
+	struct program *program = arg;
+
+	if (loop_run(program->loop) < 0) {
+		log_say(EV_FAULT, "cannot wait for events: %s", err_no(errno));
+		(void)kill(getpid(), SIGTERM);
+	}
+	return NULL;
+}
+
+static void *run_disk(void *arg)
+{
+	struct program *program = arg;
+	struct pollfd stop = {.fd = program->stop_disk, .events = POLLIN};
+
+	do
+		quota_tick(program->quota);
+	while (poll(&stop, 1, TICK_MS) <= 0);
+	return NULL;
+}
+
+static void *run_milter(void *arg)
+{
+	struct program *program = arg;
+
+	if (milter_run(program->live, program->quota) < 0)
+		log_say(EV_FAULT, "libmilter gave up; its own message says why");
+	atomic_store(&program->milter_ended, true);
+	(void)kill(getpid(),
+		   SIGTERM); /* if it ended by itself: the main thread must hear of it */
+	return NULL;
+}
+
+static int start_threads(struct program *program, struct err *err)
+{
+	int rc;
+
+	program->stop_disk = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	program->stop_watch.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	program->stop_watch.want = LOOP_READ;
+	program->stop_watch.ready = on_stop_watch;
+	program->stop_watch.owner = program;
+	if (program->stop_disk < 0 || program->stop_watch.fd < 0 ||
+	    loop_add(program->loop, &program->stop_watch) < 0)
+		return err_set(err, ERR_TEMP, "cannot wait for events: %s", err_no(errno));
+	program->sweep.due = on_sweep;
+	program->sweep.owner = program;
+	loop_timer_in(program->loop, &program->sweep, SWEEP_MS);
+	daemon_watchdog(program->loop);
+	rc = pthread_create(&program->loop_thread, NULL, run_loop, program);
+	if (rc == 0)
+		rc = pthread_create(&program->disk_thread, NULL, run_disk, program);
+	if (rc == 0)
+		rc = pthread_create(&program->milter_thread, NULL, run_milter, program);
+	return rc == 0 ? 0 : err_set(err, ERR_TEMP, "cannot start a thread: %s", err_no(rc));
+}
+
+static int open_quota(struct program *program, struct err *err)
+{
+	char *path = xasprintf("%s/ledger.db", program->conf->milter_state_dir);
+	size_t count;
+	struct quota_limit *limits = limits_from_conf(program->conf, &count);
+
+	if (file_make_folder(program->conf->milter_state_dir, err) == 0 && sock_lock(path, err) == 0)
+		program->quota = quota_open(path, limits, count, err);
+	free(limits);
+	free(path);
+	return program->quota == NULL ? -1 : 0;
+}
+
+static int start(struct program *program, struct err *err)
+{
+	const char *socket;
+
+	if (open_quota(program, err) < 0 || milter_listen(program->conf, &socket, err) < 0)
+		return -1;
+	program->live = live_new(program->conf, program->quota);
+	program->loop = loop_new();
+	if (program->loop == NULL)
+		return err_set(err, ERR_TEMP, "cannot wait for events: %s", err_no(errno));
+	program->control =
+		milter_control_serve(program->loop, program->live, program->quota, socket, err);
+	if (program->control == NULL || start_threads(program, err) < 0)
+		return -1;
+	log_say(EV_START, "relay365-milter " PACKAGE_VERSION " listens at %s", socket);
+	daemon_notify("READY=1");
+	return 0;
+}
+
+/* All signals that anybody waits for; blocked before the first thread starts. */
+static void block_signals(sigset_t *set)
+{
+	(void)sigemptyset(set);
+	(void)sigaddset(set, SIGTERM);
+	(void)sigaddset(set, SIGINT);
+	(void)sigaddset(set, SIGHUP);
+	(void)pthread_sigmask(SIG_BLOCK, set, NULL);
+}
+
+static void serve(struct program *program, const sigset_t *signals)
+{
+	struct err err = ERR_INIT;
+	char restart[256];
+	int sig;
+
+	for (;;) {
+		if (sigwait(signals, &sig) != 0)
+			continue;
+		if (sig != SIGHUP)
+			return;
+		(void)milter_control_reload(program->live, "SIGHUP", restart, &err);
+	}
+}
+
+static void wake(int fd)
+{
+	static const uint64_t one = 1;
+
+	(void)!write(fd, &one, sizeof(one));
+}
+
+/* Returns whether all threads have ended, so that what they use can be freed. */
+static bool stop(struct program *program)
+{
+	struct timespec until;
+	bool ended;
+
+	daemon_notify("STOPPING=1");
+	if (!atomic_load(&program->milter_ended))
+		milter_stop();
+	wake(program->stop_watch.fd);
+	wake(program->stop_disk);
+	(void)pthread_join(program->loop_thread, NULL);
+	(void)clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += STOP_MS / 1000;
+	ended = pthread_timedjoin_np(program->disk_thread, NULL, &until) == 0;
+	ended = pthread_timedjoin_np(program->milter_thread, NULL, &until) == 0 && ended;
+	milter_control_free(&program->control);
+	milter_cleanup();
+	return ended && milter_sessions() == 0;
+}
+
+static int run(const char *path)
+{
+	static struct program program;
+	struct err err = ERR_INIT;
+	sigset_t signals;
+
+	daemon_prepare();
+	block_signals(&signals);
+	program.conf = conf_load(path, &err);
+	if (program.conf == NULL) {
+		(void)fprintf(stderr, "relay365-milter: %s\n", err.text);
+		return EXIT_CONFIG;
+	}
+	log_open("relay365-milter", program.conf->log_to_stderr ? LOG_TO_STDERR : LOG_TO_SYSLOG,
+		 program.conf->log_json, program.conf->log_debug);
+	if (start(&program, &err) < 0) {
+		log_say(EV_FAULT, "%s", err.text);
+		if (!program.conf->log_to_stderr)
+			(void)fprintf(stderr, "relay365-milter: %s\n", err.text);
+		/* Threads may run already, so no tidying. */
+		_exit(err.class == ERR_CONFIG ? EXIT_CONFIG : EXIT_FAILURE);
+	}
+	serve(&program, &signals);
+	log_say(EV_STOP, "relay365-milter ends");
+	if (!stop(&program)) {
+		/* A session is still in a callback: nothing that it uses may be freed. */
+		_exit(EXIT_SUCCESS);
+	}
+	live_free(&program.live);
+	quota_close(&program.quota);
+	loop_free(&program.loop);
+	return EXIT_SUCCESS;
+}
+
+int main(int argc, char **argv)
+{
+	const char *path = CONF_PATH_DEFAULT;
+	int c;
+
+	while ((c = getopt(argc, argv, "c:hV")) != -1) {
+		switch (c) {
+		case 'c':
+			path = optarg;
+			break;
+		case 'h':
+			usage(stdout);
+			return EXIT_SUCCESS;
+		case 'V':
+			(void)puts("relay365-milter " PACKAGE_VERSION);
+			return EXIT_SUCCESS;
+		default:
+			usage(stderr);
+			return EXIT_USAGE;
+		}
+	}
+	if (optind != argc) {
+		usage(stderr);
+		return EXIT_USAGE;
+	}
+	return run(path);
+}

@@ -1,0 +1,380 @@
+#include "milter/milter.h"
+
+#include "base/log.h"
+#include "base/sock.h"
+#include "base/xalloc.h"
+#include "milter/session.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <libmilter/mfapi.h>
+#include <netinet/in.h>
+#include <stdatomic.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { WHERE_MAX = 256, BACKLOG = 1024 };
+
+/* What was agreed with the MTA, in a word that also outlives a session. */
+enum {
+	NR_CONNECT = 1, /* CONNECT and MAIL are not to be answered */
+	NR_MAIL = 2,
+	CAN_HOLD = 4,
+	BY_MACROS = 8 /* the client's address comes with MAIL */
+};
+
+struct connection {
+	struct session *session;
+	unsigned int agreed;
+	bool simulated;
+	char client[SESSION_CLIENT_MAX + 1];
+};
+
+static struct {
+	struct live *live;
+	struct quota *quota;
+	char where[WHERE_MAX]; /* for libmilter */
+	const char *path;      /* of a UNIX socket, in where; NULL if it is none */
+	atomic_uint agreed;    /* the last agreement */
+	atomic_int sessions;
+} self;
+
+static char *macro(SMFICTX *ctx, const char *name)
+{
+	union {
+		const char *in;
+		char *out;
+	} cast = {name}; /* libmilter's prototype lacks a const */
+
+	return smfi_getsymval(ctx, cast.out);
+}
+
+static void want_macros(SMFICTX *ctx, int stage, const char *names)
+{
+	union {
+		const char *in;
+		char *out;
+	} cast = {names};
+
+	(void)smfi_setsymlist(ctx, stage, cast.out);
+}
+
+static struct connection *new_connection(SMFICTX *ctx, unsigned int agreed)
+{
+	struct connection *c = xcalloc(1, sizeof(*c));
+
+	c->agreed = agreed;
+	c->session = session_new(self.live, self.quota);
+	(void)smfi_setpriv(ctx, c);
+	(void)atomic_fetch_add(&self.sessions, 1);
+	return c;
+}
+
+/* An MTA may go on with a new session on the old connection, without a new agreement. */
+static struct connection *connection_of(SMFICTX *ctx)
+{
+	struct connection *c = smfi_getpriv(ctx);
+
+	return c != NULL ? c : new_connection(ctx, atomic_load(&self.agreed));
+}
+
+static sfsistat on_negotiate(SMFICTX *ctx, unsigned long actions, unsigned long steps,
+			     unsigned long unused2, unsigned long unused3,
+			     unsigned long *actions_r, unsigned long *steps_r,
+			     unsigned long *unused2_r, unsigned long *unused3_r)
+{
+	unsigned long away = SMFIP_NOHELO | SMFIP_NOHDRS | SMFIP_NOEOH | SMFIP_NOBODY |
+			     SMFIP_NOUNKNOWN | SMFIP_NODATA | SMFIP_NR_CONN | SMFIP_NR_MAIL;
+	unsigned int agreed = 0;
+
+	(void)unused2;
+	(void)unused3;
+	if ((actions & SMFIF_SETSYMLIST) != 0) {
+		away |= SMFIP_NOCONNECT;
+		agreed |= BY_MACROS;
+		want_macros(ctx, SMFIM_ENVFROM,
+			    "i v {auth_authen} {client_addr} {client_port} {daemon_addr}");
+		want_macros(ctx, SMFIM_ENVRCPT, "i {rcpt_mailer} {rcpt_host}");
+		want_macros(ctx, SMFIM_EOM, "i");
+	}
+	if ((away & steps & SMFIP_NOCONNECT) == 0)
+		agreed &= ~(unsigned int)BY_MACROS;
+	if ((steps & SMFIP_NR_CONN) != 0)
+		agreed |= NR_CONNECT;
+	if ((steps & SMFIP_NR_MAIL) != 0)
+		agreed |= NR_MAIL;
+	if ((actions & SMFIF_QUARANTINE) != 0)
+		agreed |= CAN_HOLD;
+	*actions_r = actions & SMFIF_QUARANTINE;
+	*steps_r = away & steps;
+	*unused2_r = *unused3_r = 0;
+	atomic_store(&self.agreed, agreed);
+	(void)new_connection(ctx, agreed);
+	return SMFIS_CONTINUE;
+}
+
+static void client_text(const struct sockaddr *address, char out[SESSION_CLIENT_MAX + 1],
+			bool *simulated_r)
+{
+	const struct sockaddr_in *in = (const void *)address;
+	const struct sockaddr_in6 *in6 = (const void *)address;
+
+	out[0] = '\0';
+	if (address == NULL)
+		return;
+	if (address->sa_family == AF_INET) {
+		(void)inet_ntop(AF_INET, &in->sin_addr, out, SESSION_CLIENT_MAX);
+		*simulated_r = in->sin_port == 0;
+	} else if (address->sa_family == AF_INET6) {
+		(void)inet_ntop(AF_INET6, &in6->sin6_addr, out, SESSION_CLIENT_MAX);
+		*simulated_r = in6->sin6_port == 0;
+	}
+}
+
+static sfsistat on_connect(SMFICTX *ctx, char *name, struct sockaddr *address)
+{
+	struct connection *c = connection_of(ctx);
+
+	(void)name;
+	client_text(address, c->client, &c->simulated);
+	return (c->agreed & NR_CONNECT) != 0 ? SMFIS_NOREPLY : SMFIS_CONTINUE;
+}
+
+/* SIZE=n among the arguments of MAIL; 0 when it is not there. */
+static int64_t announced_bytes(char **argv)
+{
+	for (; *argv != NULL; argv++)
+		if (strncmp(*argv, "SIZE=", 5) == 0 || strncmp(*argv, "size=", 5) == 0)
+			return strtoll(*argv + 5, NULL, 10);
+	return 0;
+}
+
+/*
+ * Postfix plays a session for mail from sendmail(1) and for mail that is
+ * queued again. Only there is the queue id known so early and the
+ * listening address unknown.
+ */
+static bool is_simulated(SMFICTX *ctx, const struct connection *c)
+{
+	const char *version = macro(ctx, "v");
+	const char *port = macro(ctx, "{client_port}");
+
+	if ((c->agreed & BY_MACROS) == 0)
+		return c->simulated;
+	if (version == NULL || strncmp(version, "Postfix", 7) != 0)
+		return false;
+	if (port != NULL && strcmp(port, "0") == 0)
+		return true;
+	return macro(ctx, "{daemon_addr}") == NULL && macro(ctx, "i") != NULL;
+}
+
+static sfsistat on_mail(SMFICTX *ctx, char **argv)
+{
+	struct connection *c = connection_of(ctx);
+	struct session_mail mail = {
+		.sender = argv[0],
+		.client = (c->agreed & BY_MACROS) != 0 ? macro(ctx, "{client_addr}") : c->client,
+		.login = macro(ctx, "{auth_authen}"),
+		.queue_id = macro(ctx, "i"),
+		.simulated = is_simulated(ctx, c),
+		.bytes = announced_bytes(argv + 1),
+	};
+
+	session_mail(c->session, &mail);
+	return (c->agreed & NR_MAIL) != 0 ? SMFIS_NOREPLY : SMFIS_CONTINUE;
+}
+
+static sfsistat refuse(SMFICTX *ctx, struct reply *reply)
+{
+	char text[2 * REPLY_TEXT_MAX];
+	size_t n = 0;
+
+	/* libmilter wants each percent sign twice. */
+	for (const char *p = reply->text; *p != '\0'; p++) {
+		if (*p == '%')
+			text[n++] = '%';
+		text[n++] = *p;
+	}
+	text[n] = '\0';
+	if (smfi_setreply(ctx, reply->code, reply->status, text) != MI_SUCCESS)
+		log_say(EV_WARNING, "libmilter did not take the reply %s %s %s", reply->code,
+			reply->status, reply->text);
+	return reply->code[0] == '5' ? SMFIS_REJECT : SMFIS_TEMPFAIL;
+}
+
+static sfsistat on_rcpt(SMFICTX *ctx, char **argv)
+{
+	struct connection *c = connection_of(ctx);
+	struct session_rcpt rcpt = {
+		.recipient = argv[0],
+		.mailer = macro(ctx, "{rcpt_mailer}"),
+		.host = macro(ctx, "{rcpt_host}"),
+		.queue_id = macro(ctx, "i"),
+	};
+	struct reply reply;
+
+	if (session_rcpt(c->session, &rcpt, &reply) == SESSION_REFUSE)
+		return refuse(ctx, &reply);
+	return SMFIS_CONTINUE;
+}
+
+static sfsistat on_end(SMFICTX *ctx)
+{
+	struct connection *c = connection_of(ctx);
+	char reason[SESSION_REASON_MAX];
+	struct reply reply;
+
+	switch (session_end(c->session, macro(ctx, "i"), (c->agreed & CAN_HOLD) != 0, &reply,
+			    reason)) {
+	case SESSION_REFUSE:
+		return refuse(ctx, &reply);
+	case SESSION_HOLD:
+		if (smfi_quarantine(ctx, reason) == MI_SUCCESS)
+			break;
+		log_say(EV_WARNING, "the MTA did not take a message into quarantine: %s", reason);
+		return SMFIS_TEMPFAIL;
+	case SESSION_CONTINUE:
+		break;
+	}
+	/* Not ACCEPT: under Sendmail other milters may come after this one. */
+	return SMFIS_CONTINUE;
+}
+
+static sfsistat on_abort(SMFICTX *ctx)
+{
+	struct connection *c = smfi_getpriv(ctx);
+
+	if (c != NULL)
+		session_abort(c->session);
+	return SMFIS_CONTINUE;
+}
+
+static sfsistat on_close(SMFICTX *ctx)
+{
+	struct connection *c = smfi_getpriv(ctx);
+
+	if (c == NULL)
+		return SMFIS_CONTINUE;
+	(void)smfi_setpriv(ctx, NULL);
+	session_free(&c->session);
+	free(c);
+	(void)atomic_fetch_sub(&self.sessions, 1);
+	return SMFIS_CONTINUE;
+}
+
+/* Fills in self.where and self.path from the configuration. */
+static int choose_socket(const struct conf *conf, struct err *err)
+{
+	const char *given = conf->milter_socket;
+	int n;
+
+	if (given[0] == '\0' && conf->queue_directories.count > 1)
+		return err_set(err, ERR_CONFIG,
+			       "a milter listens at one socket, and there are %zu "
+			       "queue_directories: set milter_socket, for example to "
+			       "\"inet:8365@127.0.0.1\", and name it in smtpd_milters of each "
+			       "Postfix instance",
+			       conf->queue_directories.count);
+	if (given[0] == '\0' && conf->queue_directories.count == 0)
+		n = snprintf(self.where, sizeof(self.where), "unix:%s/milter",
+			     conf->milter_run_dir);
+	else if (given[0] == '\0')
+		n = snprintf(self.where, sizeof(self.where), "unix:%s/relay365m/milter",
+			     conf->queue_directories.item[0]);
+	else
+		n = snprintf(self.where, sizeof(self.where), "%s%s",
+			     given[0] == '/' ? "unix:" : "", given);
+	if (n < 0 || (size_t)n >= sizeof(self.where))
+		return err_set(err, ERR_CONFIG, "milter_socket is too long");
+	if (strncmp(self.where, "unix:", 5) == 0)
+		self.path = self.where + 5;
+	else if (strncmp(self.where, "local:", 6) == 0)
+		self.path = self.where + 6;
+	else
+		self.path = NULL;
+	if (self.path != NULL && strlen(self.path) > SOCK_PATH_MAX)
+		return err_set(err, ERR_CONFIG,
+			       "the socket path %s is longer than %d bytes; choose a shorter one",
+			       self.path, SOCK_PATH_MAX);
+	return 0;
+}
+
+static int describe(struct err *err)
+{
+	struct smfiDesc desc = {
+		.xxfi_name = self.where, /* libmilter copies it */
+		.xxfi_version = SMFI_VERSION,
+		.xxfi_flags = SMFIF_QUARANTINE,
+		.xxfi_connect = on_connect,
+		.xxfi_envfrom = on_mail,
+		.xxfi_envrcpt = on_rcpt,
+		.xxfi_eom = on_end,
+		.xxfi_abort = on_abort,
+		.xxfi_close = on_close,
+		.xxfi_negotiate = on_negotiate,
+	};
+	char name[] = "relay365-milter";
+
+	desc.xxfi_name = name;
+	if (smfi_register(desc) != MI_SUCCESS || smfi_setconn(self.where) != MI_SUCCESS)
+		return err_set(err, ERR_CONFIG,
+			       "libmilter does not take the socket %s; write unix:PATH or "
+			       "inet:PORT@HOST",
+			       self.where);
+	(void)smfi_settimeout(SESSION_TIMEOUT_S);
+	(void)smfi_setbacklog(BACKLOG);
+	return 0;
+}
+
+int milter_listen(const struct conf *conf, const char **where_r, struct err *err)
+{
+	gid_t group = sock_group("postfix");
+
+	if (choose_socket(conf, err) < 0)
+		return -1;
+	*where_r = self.where;
+	if (self.path != NULL &&
+	    (sock_make_folder(self.path, group, err) < 0 || sock_lock(self.path, err) < 0))
+		return -1;
+	if (describe(err) < 0)
+		return -1;
+	/* With the lock in hand, a socket that stands there belongs to nobody alive. */
+	if (smfi_opensocket(self.path != NULL) != MI_SUCCESS)
+		return err_set(err, ERR_CONFIG, "cannot listen at %s", self.where);
+	if (self.path == NULL)
+		return 0;
+	if ((group != (gid_t)-1 && chown(self.path, (uid_t)-1, group) < 0 && errno != EPERM) ||
+	    chmod(self.path, 0660) < 0)
+		return err_set(err, ERR_CONFIG, "cannot set up %s: %s", self.path, err_no(errno));
+	return 0;
+}
+
+int milter_run(struct live *live, struct quota *quota)
+{
+	self.live = live;
+	self.quota = quota;
+	return smfi_main() == MI_SUCCESS ? 0 : -1;
+}
+
+void milter_stop(void)
+{
+	struct err err = ERR_INIT;
+	int fd;
+
+	(void)smfi_stop();
+	/* libmilter looks at that every five seconds, and after each connection. */
+	fd = self.path == NULL ? -1 : sock_connect(self.path, &err);
+	if (fd >= 0)
+		(void)close(fd);
+}
+
+void milter_cleanup(void)
+{
+	if (self.path != NULL)
+		(void)unlink(self.path);
+}
+
+int milter_sessions(void)
+{
+	return atomic_load(&self.sessions);
+}

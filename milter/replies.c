@@ -1,0 +1,136 @@
+#include "milter/replies.h"
+
+#include "base/clock.h"
+
+enum { KEY_SHOWN = 254, WINDOW_TEXT = 32 };
+
+static void fill(struct reply *reply, const char *code, const char *status)
+{
+	(void)snprintf(reply->code, sizeof(reply->code), "%s", code);
+	(void)snprintf(reply->status, sizeof(reply->status), "%s", status);
+	/* The text must stay one printable line, whatever a sender put into its address. */
+	for (char *p = reply->text; *p != '\0'; p++)
+		if ((unsigned char)*p < 32 || (unsigned char)*p > 126)
+			*p = '?';
+}
+
+/* "24 h", "7 days", "90 s": the largest unit that divides it. */
+static const char *window_text(int64_t window_ms, char out[WINDOW_TEXT])
+{
+	int64_t s = window_ms / 1000;
+	const char *unit = "s";
+
+	if (s >= 48 * 3600 && s % (24 * 3600) == 0) {
+		s /= 24 * 3600;
+		unit = "days";
+	} else if (s % 3600 == 0) {
+		s /= 3600;
+		unit = "h";
+	} else if (s % 60 == 0) {
+		s /= 60;
+		unit = "min";
+	}
+	(void)snprintf(out, WINDOW_TEXT, "%lld %s", (long long)s, unit);
+	return out;
+}
+
+static const char *unit_text(enum quota_count count)
+{
+	return count == QUOTA_EXTERNAL_RECIPIENTS ? "external recipients"
+						  : policy_count_name(count);
+}
+
+/* Whose limit it is: an address speaks for itself. */
+static void owner_text(const struct quota_verdict *verdict, char *out, size_t cap)
+{
+	if (verdict->per == QUOTA_PER_MAILBOX || verdict->per == QUOTA_PER_SENDER)
+		(void)snprintf(out, cap, "%.*s", KEY_SHOWN, verdict->key);
+	else if (verdict->per == QUOTA_PER_EVERYONE)
+		(void)snprintf(out, cap, "limit %s", verdict->limit);
+	else
+		(void)snprintf(out, cap, "%s %.*s", policy_per_name(verdict->per), KEY_SHOWN,
+			       verdict->key);
+}
+
+void reply_use(const struct quota_verdict *verdict, char *out, size_t cap)
+{
+	char owner[KEY_SHOWN + 64], window[WINDOW_TEXT];
+
+	owner_text(verdict, owner, sizeof(owner));
+	(void)snprintf(out, cap, "%s: %lld of %lld %s used in %s%s", owner,
+		       (long long)verdict->used, (long long)verdict->max,
+		       unit_text(verdict->count), window_text(verdict->window_ms, window),
+		       verdict->cap < verdict->max ? ", the rest is kept for priority mail" : "");
+}
+
+static void never_text(const struct quota_verdict *verdict, struct reply *reply)
+{
+	char owner[KEY_SHOWN + 64], window[WINDOW_TEXT];
+
+	owner_text(verdict, owner, sizeof(owner));
+	(void)snprintf(reply->text, sizeof(reply->text),
+		       "%s: this message needs more than the %lld %s that are allowed in %s; "
+		       "it can never fit",
+		       owner, (long long)verdict->cap, unit_text(verdict->count),
+		       window_text(verdict->window_ms, window));
+}
+
+static void room_text(const struct quota_verdict *verdict, int64_t now_wall_ms,
+		      struct reply *reply)
+{
+	size_t at = strlen(reply->text);
+	char when[CLOCK_TEXT_MAX];
+
+	if (verdict->room_at_wall_ms <= 0)
+		return;
+	(void)clock_for_people(verdict->room_at_wall_ms, now_wall_ms, when);
+	(void)snprintf(reply->text + at, sizeof(reply->text) - at, "; room for %lld at %s",
+		       (long long)verdict->room, when);
+}
+
+void reply_verdict(const struct quota_verdict *verdict, int64_t now_wall_ms,
+		   struct reply *reply_r)
+{
+	bool reject = verdict->action == QUOTA_REJECT;
+
+	if (verdict->crowded) {
+		(void)snprintf(reply_r->text, sizeof(reply_r->text),
+			       "limit %s: too many different senders are being counted; "
+			       "try again later",
+			       verdict->limit);
+		fill(reply_r, "451", "4.3.2");
+		return;
+	}
+	if (verdict->never) {
+		never_text(verdict, reply_r);
+	} else {
+		reply_use(verdict, reply_r->text, sizeof(reply_r->text));
+		room_text(verdict, now_wall_ms, reply_r);
+	}
+	fill(reply_r, reject ? "550" : "451", reject ? "5.7.1" : "4.7.1");
+}
+
+void reply_too_many_recipients(const char *mailbox, int64_t max, struct reply *reply_r)
+{
+	(void)snprintf(
+		reply_r->text, sizeof(reply_r->text),
+		"%.*s: a message may have %lld recipients; send it to the others once more",
+		KEY_SHOWN, mailbox, (long long)max);
+	fill(reply_r, "452", "4.5.3");
+}
+
+void reply_no_ledger(struct reply *reply_r)
+{
+	(void)snprintf(reply_r->text, sizeof(reply_r->text),
+		       "relay365 can't write down what it accepts; its log says why. "
+		       "Try again later");
+	fill(reply_r, "451", "4.3.0");
+}
+
+void reply_no_hold(const struct quota_verdict *verdict, int64_t now_wall_ms,
+		   struct reply *reply_r)
+{
+	reply_use(verdict, reply_r->text, sizeof(reply_r->text));
+	room_text(verdict, now_wall_ms, reply_r);
+	fill(reply_r, "451", "4.7.1");
+}

@@ -1,0 +1,32 @@
+/* A verdict as the SMTP reply that the sender sees. Pure. */
+#ifndef RELAY365_MILTER_REPLIES_H
+#define RELAY365_MILTER_REPLIES_H
+
+#include "quota/policy.h"
+
+#define REPLY_TEXT_MAX 480 /* bytes with the NUL: a reply line of 512 with its codes */
+
+struct reply {
+	char code[4];	/* "451" */
+	char status[8]; /* "4.7.1" */
+	char text[REPLY_TEXT_MAX];
+};
+
+/* For a verdict that refuses. Names limit, use and time. */
+void reply_verdict(const struct quota_verdict *verdict, int64_t now_wall_ms,
+		   struct reply *reply_r);
+
+/* 452 4.5.3: the message has as many recipients as this mailbox may send to at once. */
+void reply_too_many_recipients(const char *mailbox, int64_t max, struct reply *reply_r);
+
+/* 451 4.3.0: what was accepted could not be written down. */
+void reply_no_ledger(struct reply *reply_r);
+
+/* 451 4.7.1: the message should be put on hold, and this MTA has no way to. */
+void reply_no_hold(const struct quota_verdict *verdict, int64_t now_wall_ms,
+		   struct reply *reply_r);
+
+/* "relay@contoso.com: 9500 of 9500 recipients used in 24 h", for a reply or a hold's reason. */
+void reply_use(const struct quota_verdict *verdict, char *out, size_t cap);
+
+#endif

@@ -1,0 +1,118 @@
+#include "milter/route.h"
+
+#include <strings.h>
+
+void route_address(const char *smtp, char out[ROUTE_ADDRESS_MAX + 1])
+{
+	size_t len;
+
+	if (smtp[0] == '<')
+		smtp++;
+	len = strlen(smtp);
+	if (len > 0 && smtp[len - 1] == '>')
+		len--;
+	if (len > ROUTE_ADDRESS_MAX)
+		len = ROUTE_ADDRESS_MAX;
+	memcpy(out, smtp, len);
+	out[len] = '\0';
+}
+
+const char *route_domain(const char *address)
+{
+	const char *at = strrchr(address, '@');
+
+	return at == NULL ? "" : at + 1;
+}
+
+/* The host in "[host]:port", "host:port", "[host]" and "host". */
+static void bare_host(const char *host, const char **at_r, size_t *len_r)
+{
+	const char *end;
+
+	if (host[0] == '[') {
+		host++;
+		end = strchr(host, ']');
+	} else {
+		end = strchr(host, ':');
+	}
+	*at_r = host;
+	*len_r = end == NULL ? strlen(host) : (size_t)(end - host);
+}
+
+static bool is_relay_host(const struct conf *conf, const char *host)
+{
+	const char *a, *b;
+	size_t a_len, b_len;
+
+	bare_host(host, &a, &a_len);
+	for (size_t i = 0; i < conf->relay_hosts.count; i++) {
+		bare_host(conf->relay_hosts.item[i], &b, &b_len);
+		if (a_len > 0 && a_len == b_len && strncasecmp(a, b, a_len) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* 2: this very sender, 1: its domain, 0: not. */
+static int claims(const struct conf_mailbox *mailbox, const char *sender)
+{
+	const char *domain = route_domain(sender);
+	int best = 0;
+
+	for (size_t i = 0; i < mailbox->senders.count; i++) {
+		const char *pattern = mailbox->senders.item[i];
+
+		if (strcasecmp(pattern, sender) == 0)
+			return 2;
+		if (pattern[0] == '*' && pattern[1] == '@' && domain[0] != '\0' &&
+		    strcasecmp(pattern + 2, domain) == 0)
+			best = 1;
+	}
+	return best;
+}
+
+const struct conf_mailbox *route_by_sender(const struct conf *conf, const char *sender)
+{
+	const struct conf_mailbox *best = NULL;
+	int closest = 0;
+
+	for (size_t i = 0; i < conf->mailboxes; i++) {
+		const struct conf_mailbox *mailbox = &conf->mailbox[i];
+		int close = sender[0] == '\0' ? 0 : claims(mailbox, sender);
+
+		if (close > closest) {
+			closest = close;
+			best = mailbox;
+		} else if (best == NULL && mailbox->is_default) {
+			best = mailbox;
+		}
+	}
+	return best;
+}
+
+const struct conf_mailbox *route_mailbox(const struct conf *conf, const char *mailer,
+					 const char *host, const char *sender)
+{
+	static const char prefix[] = CONF_TRANSPORT_PREFIX;
+
+	if (mailer != NULL && strncmp(mailer, prefix, sizeof(prefix) - 1) == 0) {
+		const char *name = mailer + sizeof(prefix) - 1;
+
+		return conf_mailbox_by_name(conf, name, strlen(name));
+	}
+	if (host != NULL && is_relay_host(conf, host))
+		return route_by_sender(conf, sender);
+	return NULL;
+}
+
+bool route_is_external(const struct conf_mailbox *mailbox, const char *recipient)
+{
+	const char *domain = route_domain(recipient);
+
+	if (domain[0] == '\0' || mailbox->tenant == NULL)
+		return false;
+	for (size_t i = 0; i < mailbox->tenant->accepted_domains.count; i++)
+		if (strcasecmp(mailbox->tenant->accepted_domains.item[i], domain) == 0)
+			return false;
+	return true;
+}

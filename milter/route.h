@@ -1,0 +1,33 @@
+/*
+ * Which mailbox a recipient's mail goes through, and whether the recipient is
+ * one of the tenant's own. Pure. Addresses come as in SMTP ("<a@b>") or bare.
+ */
+#ifndef RELAY365_MILTER_ROUTE_H
+#define RELAY365_MILTER_ROUTE_H
+
+#include "conf/conf.h"
+
+#define ROUTE_ADDRESS_MAX 320 /* bytes that are looked at; an address has at most 64 + 1 + 255 \
+			       */
+
+/* What is between the brackets, cut at ROUTE_ADDRESS_MAX; "" for the null sender. */
+void route_address(const char *smtp, char out[ROUTE_ADDRESS_MAX + 1]);
+
+/* The domain in an address, "" when it has none. Points into it. */
+const char *route_domain(const char *address);
+
+/*
+ * The mailbox that the MTA has chosen: by its transport, relay365-NAME, or
+ * for a next hop in relay_hosts by the sender. NULL: the mail goes elsewhere
+ * and does not count. mailer and host may be NULL; sender is bare.
+ */
+const struct conf_mailbox *route_mailbox(const struct conf *conf, const char *mailer,
+					 const char *host, const char *sender);
+
+/* The mailbox whose senders claim this one most closely, else the default one, else NULL. */
+const struct conf_mailbox *route_by_sender(const struct conf *conf, const char *sender);
+
+/* Whether Microsoft sees the recipient as one outside of the tenant. */
+bool route_is_external(const struct conf_mailbox *mailbox, const char *recipient);
+
+#endif

@@ -1,0 +1,335 @@
+#include "milter/session.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/xalloc.h"
+#include "milter/route.h"
+
+/* What a message sends through one mailbox. */
+struct tally {
+	const struct conf_mailbox *mailbox;
+	int64_t recipients;
+	int64_t external;
+};
+
+struct session {
+	struct live *live;
+	struct quota *quota;
+
+	/* The message; conf is NULL between messages. */
+	struct live_conf *conf;
+	struct quota_message *reserved;
+	struct tally tally[SESSION_MAILBOXES_MAX];
+	size_t tallies;
+	char sender[ROUTE_ADDRESS_MAX + 1];
+	char source[ROUTE_ADDRESS_MAX + 1]; /* login, else client's address, else "local" */
+	char client[SESSION_CLIENT_MAX + 1];
+	char queue_id[SESSION_ID_MAX + 1];
+	bool simulated;
+	int64_t bytes;
+	struct quota_verdict noted; /* the worst that did not refuse; exceeded is false if none */
+	char noted_mailbox[CONF_NAME_MAX + 1];
+	struct reply refused; /* simulated: what end of message will answer; "" if nothing */
+};
+
+static void copy(char *to, size_t cap, const char *from)
+{
+	(void)snprintf(to, cap, "%s", from == NULL ? "" : from);
+}
+
+struct session *session_new(struct live *live, struct quota *quota)
+{
+	struct session *session = xcalloc(1, sizeof(*session));
+
+	session->live = live;
+	session->quota = quota;
+	return session;
+}
+
+void session_free(struct session **session)
+{
+	if (*session == NULL)
+		return;
+	session_abort(*session);
+	quota_message_free(&(*session)->reserved);
+	free(*session);
+	*session = NULL;
+}
+
+void session_abort(struct session *session)
+{
+	if (session->reserved != NULL)
+		quota_release(session->reserved);
+	live_put(&session->conf);
+	session->tallies = 0;
+}
+
+void session_mail(struct session *session, const struct session_mail *mail)
+{
+	session_abort(session);
+	session->conf = live_get(session->live);
+	route_address(mail->sender == NULL ? "" : mail->sender, session->sender);
+	copy(session->client, sizeof(session->client), mail->client);
+	if (mail->login != NULL && mail->login[0] != '\0')
+		copy(session->source, sizeof(session->source), mail->login);
+	else if (mail->simulated || session->client[0] == '\0')
+		copy(session->source, sizeof(session->source), "local");
+	else
+		copy(session->source, sizeof(session->source), session->client);
+	copy(session->queue_id, sizeof(session->queue_id), mail->queue_id);
+	session->simulated = mail->simulated;
+	session->bytes = mail->bytes;
+	session->noted.exceeded = false;
+	session->refused.code[0] = '\0';
+}
+
+static void begin_line(const struct session *session, struct log_line *line, enum log_event event)
+{
+	log_begin(line, event, session->queue_id[0] == '\0' ? "NOQUEUE" : session->queue_id);
+}
+
+static void log_sender(const struct session *session, struct log_line *line)
+{
+	char from[ROUTE_ADDRESS_MAX + 3];
+
+	log_str(line, "source", session->source);
+	log_str(line, "client", session->client[0] == '\0' ? NULL : session->client);
+	(void)snprintf(from, sizeof(from), "<%s>", session->sender);
+	log_str(line, "from", from);
+}
+
+static void log_verdict(const struct session *session, enum log_event event,
+			const struct quota_verdict *verdict, const char *mailbox)
+{
+	struct log_line line;
+
+	begin_line(session, &line, event);
+	log_str(&line, "limit", verdict->limit);
+	log_str(&line, "mailbox", mailbox);
+	log_sender(session, &line);
+	if (verdict->per != QUOTA_PER_MAILBOX)
+		log_str(&line, "key", verdict->key);
+	log_ratio(&line, "used", verdict->used, verdict->max);
+	log_int(&line, "need", verdict->need);
+	if (verdict->room_at_wall_ms > 0)
+		log_time(&line, "room_at", verdict->room_at_wall_ms);
+	if (verdict->shadowed)
+		log_str(&line, "shadow", "yes");
+	log_end(&line);
+}
+
+static enum log_event event_of(enum quota_action action)
+{
+	static const enum log_event events[] = {
+		[QUOTA_REJECT] = EV_REJECT, [QUOTA_DEFER] = EV_DEFER, [QUOTA_HOLD] = EV_HOLD,
+		[QUOTA_WAIT] = EV_WAIT,	    [QUOTA_WARN] = EV_WARN,
+	};
+
+	return events[action];
+}
+
+/* Of verdicts that accept, hold is worse than wait, wait than warn, warn than shadow. */
+static int badness(const struct quota_verdict *verdict)
+{
+	if (!verdict->exceeded)
+		return 0;
+	if (verdict->shadowed)
+		return 1;
+	return verdict->action == QUOTA_HOLD ? 4 : verdict->action == QUOTA_WAIT ? 3 : 2;
+}
+
+static void note(struct session *session, const struct quota_verdict *verdict,
+		 const struct conf_mailbox *mailbox)
+{
+	/* Of two waits the later is the one that the message will wait for. */
+	if (badness(verdict) < badness(&session->noted))
+		return;
+	session->noted = *verdict;
+	copy(session->noted_mailbox, sizeof(session->noted_mailbox), mailbox->name);
+}
+
+static struct tally *tally_of(struct session *session, const struct conf_mailbox *mailbox)
+{
+	struct tally *t;
+
+	for (size_t i = 0; i < session->tallies; i++)
+		if (session->tally[i].mailbox == mailbox)
+			return &session->tally[i];
+	if (session->tallies == SESSION_MAILBOXES_MAX)
+		return NULL;
+	t = &session->tally[session->tallies++];
+	*t = (struct tally){.mailbox = mailbox};
+	return t;
+}
+
+/* Refuses the recipient now, or, where that can't be, the message at its end. */
+static enum session_result refuse(struct session *session, const struct reply *reply)
+{
+	if (!session->simulated)
+		return SESSION_REFUSE;
+	session->refused = *reply;
+	return SESSION_CONTINUE;
+}
+
+/* The limit of one message. The MTA itself splits what it takes in a simulated session. */
+static bool too_many(struct session *session, const struct tally *tally, struct reply *reply_r)
+{
+	int64_t max = tally->mailbox->recipients_per_message;
+	bool shadow = live_conf(session->conf)->shadow;
+	struct log_line line;
+
+	if (session->simulated || tally->recipients < max)
+		return false;
+	begin_line(session, &line, EV_DEFER);
+	log_str(&line, "limit", "recipients_per_message");
+	log_str(&line, "mailbox", tally->mailbox->name);
+	log_sender(session, &line);
+	log_ratio(&line, "used", tally->recipients, max);
+	log_int(&line, "need", 1);
+	if (shadow)
+		log_str(&line, "shadow", "yes");
+	log_end(&line);
+	if (!shadow)
+		reply_too_many_recipients(tally->mailbox->address, max, reply_r);
+	return !shadow;
+}
+
+static enum session_result count(struct session *session, struct tally *tally, bool external,
+				 struct reply *reply_r)
+{
+	const struct conf_mailbox *mailbox = tally->mailbox;
+	struct quota_facts facts = {
+		.mailbox = mailbox->address,
+		.tenant = mailbox->tenant == NULL ? NULL : mailbox->tenant->name,
+		.source = session->source,
+		.sender = session->sender,
+		.sender_domain = route_domain(session->sender),
+		.undivided = session->simulated,
+	};
+	struct quota_need need = {
+		.messages = 1, .recipients = 1, .external = external, .bytes = session->bytes};
+	struct quota_verdict verdict;
+
+	if (session->reserved == NULL)
+		session->reserved = quota_message_new(session->quota);
+	quota_reserve(session->reserved, &facts, &need, &verdict);
+	if (verdict.exceeded && verdict.refused) {
+		reply_verdict(&verdict, clock_wall_ms(), reply_r);
+		log_verdict(session, event_of(verdict.action), &verdict, mailbox->name);
+		return refuse(session, reply_r);
+	}
+	if (verdict.exceeded)
+		note(session, &verdict, mailbox);
+	tally->recipients++;
+	tally->external += external;
+	return SESSION_CONTINUE;
+}
+
+enum session_result session_rcpt(struct session *session, const struct session_rcpt *rcpt,
+				 struct reply *reply_r)
+{
+	char recipient[ROUTE_ADDRESS_MAX + 1];
+	const struct conf_mailbox *mailbox;
+	struct tally *tally;
+
+	if (session->conf == NULL || session->refused.code[0] != '\0')
+		return SESSION_CONTINUE;
+	if (rcpt->queue_id != NULL)
+		copy(session->queue_id, sizeof(session->queue_id), rcpt->queue_id);
+	mailbox = route_mailbox(live_conf(session->conf), rcpt->mailer, rcpt->host,
+				session->sender);
+	if (mailbox == NULL)
+		return SESSION_CONTINUE;
+	tally = tally_of(session, mailbox);
+	if (tally == NULL) {
+		reply_too_many_recipients(mailbox->address, mailbox->recipients_per_message,
+					  reply_r);
+		return refuse(session, reply_r);
+	}
+	if (too_many(session, tally, reply_r))
+		return SESSION_REFUSE;
+	route_address(rcpt->recipient == NULL ? "" : rcpt->recipient, recipient);
+	return count(session, tally, route_is_external(mailbox, recipient), reply_r);
+}
+
+static void log_accepted(const struct session *session, const struct quota_use *use)
+{
+	struct log_line line;
+
+	for (size_t i = 0; i < session->tallies; i++) {
+		const struct tally *t = &session->tally[i];
+
+		if (t->recipients == 0)
+			continue;
+		begin_line(session, &line, EV_ACCEPT);
+		log_str(&line, "mailbox", t->mailbox->name);
+		log_sender(session, &line);
+		log_int(&line, "nrcpt", t->recipients);
+		log_int(&line, "ext", t->external);
+		if (use->limit[0] != '\0')
+			log_ratio(&line, "used", use->used, use->max);
+		log_end(&line);
+	}
+}
+
+static bool counts_anything(const struct session *session)
+{
+	for (size_t i = 0; i < session->tallies; i++)
+		if (session->tally[i].recipients > 0)
+			return true;
+	return false;
+}
+
+/* Charges. Refused only when the ledger can't be written and that is not to be accepted. */
+static enum session_result charge(struct session *session, struct reply *reply_r)
+{
+	const struct conf *conf = live_conf(session->conf);
+	struct err err = ERR_INIT;
+	struct log_line line;
+	struct quota_use use;
+
+	if (quota_charge(session->reserved, conf->accept_on_ledger_error || conf->shadow, &use,
+			 &err) < 0) {
+		begin_line(session, &line, EV_DEFER);
+		log_str(&line, "limit", "ledger");
+		log_sender(session, &line);
+		log_str(&line, "text", err.text);
+		log_end(&line);
+		reply_no_ledger(reply_r);
+		return SESSION_REFUSE;
+	}
+	log_accepted(session, &use);
+	return SESSION_CONTINUE;
+}
+
+enum session_result session_end(struct session *session, const char *queue_id, bool can_hold,
+				struct reply *reply_r, char reason_r[SESSION_REASON_MAX])
+{
+	const struct quota_verdict *noted = &session->noted;
+	enum session_result result = SESSION_CONTINUE;
+	bool hold = noted->exceeded && !noted->shadowed && noted->action == QUOTA_HOLD;
+
+	if (queue_id != NULL)
+		copy(session->queue_id, sizeof(session->queue_id), queue_id);
+	if (session->conf == NULL)
+		return SESSION_CONTINUE;
+	if (session->refused.code[0] != '\0') {
+		*reply_r = session->refused;
+		result = SESSION_REFUSE;
+	} else if (hold && !can_hold) {
+		reply_no_hold(noted, clock_wall_ms(), reply_r);
+		log_verdict(session, EV_DEFER, noted, session->noted_mailbox);
+		result = SESSION_REFUSE;
+	} else if (counts_anything(session)) {
+		if (noted->exceeded)
+			log_verdict(session, event_of(noted->action), noted,
+				    session->noted_mailbox);
+		result = charge(session, reply_r);
+	}
+	if (result == SESSION_CONTINUE && hold) {
+		reply_use(noted, reason_r, SESSION_REASON_MAX);
+		result = SESSION_HOLD;
+	}
+	session_abort(session);
+	return result;
+}
