@@ -34,6 +34,7 @@ enum {
 	EXIT_CONFIG = 78,
 	TICK_MS = 1000,
 	SWEEP_MS = 60 * 1000,
+	WAKE_MS = 20,
 	STOP_MS = 2000, /* for libmilter to end; what is open then was not accepted */
 	/* Longer than libmilter keeps a session without a sign of life. */
 	FORGOTTEN_MS = (SESSION_TIMEOUT_S + 600) * 1000
@@ -141,7 +142,8 @@ static int open_quota(struct program *program, struct err *err)
 	size_t count;
 	struct quota_limit *limits = limits_from_conf(program->conf, &count);
 
-	if (file_make_folder(program->conf->milter_state_dir, err) == 0 && sock_lock(path, err) == 0)
+	if (file_make_folder(program->conf->milter_state_dir, err) == 0 &&
+	    sock_lock(path, err) == 0)
 		program->quota = quota_open(path, limits, count, err);
 	free(limits);
 	free(path);
@@ -199,25 +201,32 @@ static void wake(int fd)
 	(void)!write(fd, &one, sizeof(one));
 }
 
-/* Returns whether all threads have ended, so that what they use can be freed. */
+/* Returns whether nobody is at work any more. */
 static bool stop(struct program *program)
 {
 	struct timespec until;
 	bool ended;
 
 	daemon_notify("STOPPING=1");
-	if (!atomic_load(&program->milter_ended))
-		milter_stop();
 	wake(program->stop_watch.fd);
 	wake(program->stop_disk);
 	(void)pthread_join(program->loop_thread, NULL);
+	/* This thread waits no more, so it is libmilter's that gets the signal. */
+	if (!atomic_load(&program->milter_ended))
+		(void)kill(getpid(), SIGTERM);
+	for (int ms = 0; ms < STOP_MS && !atomic_load(&program->milter_ended); ms += WAKE_MS) {
+		(void)poll(NULL, 0, WAKE_MS);
+		milter_wake();
+	}
 	(void)clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_sec += STOP_MS / 1000;
 	ended = pthread_timedjoin_np(program->disk_thread, NULL, &until) == 0;
-	ended = pthread_timedjoin_np(program->milter_thread, NULL, &until) == 0 && ended;
 	milter_control_free(&program->control);
 	milter_cleanup();
-	return ended && milter_sessions() == 0;
+	if (!ended) /* the disk hangs; what was accepted is written */
+		return false;
+	quota_shut(program->quota);
+	return atomic_load(&program->milter_ended) && milter_sessions() == 0;
 }
 
 static int run(const char *path)
@@ -244,13 +253,12 @@ static int run(const char *path)
 	}
 	serve(&program, &signals);
 	log_say(EV_STOP, "relay365-milter ends");
-	if (!stop(&program)) {
-		/* A session is still in a callback: nothing that it uses may be freed. */
+	/*
+	 * Nothing is freed: a worker of libmilter may still be in a callback. What
+	 * it does there fails well, and its session was not accepted.
+	 */
+	if (!stop(&program))
 		_exit(EXIT_SUCCESS);
-	}
-	live_free(&program.live);
-	quota_close(&program.quota);
-	loop_free(&program.loop);
 	return EXIT_SUCCESS;
 }
 

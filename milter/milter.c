@@ -7,6 +7,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <libmilter/mfapi.h>
 #include <netinet/in.h>
 #include <stdatomic.h>
@@ -35,6 +36,7 @@ static struct {
 	struct quota *quota;
 	char where[WHERE_MAX]; /* for libmilter */
 	const char *path;      /* of a UNIX socket, in where; NULL if it is none */
+	int listening;	       /* libmilter's descriptor; -1: not known */
 	atomic_uint agreed;    /* the last agreement */
 	atomic_int sessions;
 } self;
@@ -326,6 +328,25 @@ static int describe(struct err *err)
 	return 0;
 }
 
+/* libmilter does not tell its descriptor, but it is the lowest that is free. */
+static int open_socket(struct err *err)
+{
+	int yes = 0, fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	socklen_t len = sizeof(yes);
+
+	if (fd >= 0)
+		(void)close(fd);
+	/* With the lock in hand, a socket that stands there belongs to nobody alive. */
+	if (smfi_opensocket(self.path != NULL) != MI_SUCCESS)
+		return err_set(err, ERR_CONFIG,
+			       "cannot listen at %s; libmilter logs why, as facility daemon",
+			       self.where);
+	if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &yes, &len) < 0 || yes == 0)
+		fd = -1;
+	self.listening = fd;
+	return 0;
+}
+
 int milter_listen(const struct conf *conf, const char **where_r, struct err *err)
 {
 	gid_t group = sock_group("postfix");
@@ -338,9 +359,8 @@ int milter_listen(const struct conf *conf, const char **where_r, struct err *err
 		return -1;
 	if (describe(err) < 0)
 		return -1;
-	/* With the lock in hand, a socket that stands there belongs to nobody alive. */
-	if (smfi_opensocket(self.path != NULL) != MI_SUCCESS)
-		return err_set(err, ERR_CONFIG, "cannot listen at %s", self.where);
+	if (open_socket(err) < 0)
+		return -1;
 	if (self.path == NULL)
 		return 0;
 	if ((group != (gid_t)-1 && chown(self.path, (uid_t)-1, group) < 0 && errno != EPERM) ||
@@ -356,16 +376,20 @@ int milter_run(struct live *live, struct quota *quota)
 	return smfi_main() == MI_SUCCESS ? 0 : -1;
 }
 
-void milter_stop(void)
+void milter_wake(void)
 {
-	struct err err = ERR_INIT;
+	struct sockaddr_storage address;
+	socklen_t len = sizeof(address);
 	int fd;
 
-	(void)smfi_stop();
-	/* libmilter looks at that every five seconds, and after each connection. */
-	fd = self.path == NULL ? -1 : sock_connect(self.path, &err);
-	if (fd >= 0)
-		(void)close(fd);
+	if (self.listening < 0 ||
+	    getsockname(self.listening, (struct sockaddr *)&address, &len) < 0)
+		return;
+	fd = socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return;
+	(void)!connect(fd, (struct sockaddr *)&address, len);
+	(void)close(fd);
 }
 
 void milter_cleanup(void)

@@ -21,11 +21,14 @@
  */
 int milter_listen(const struct conf *conf, const char **where_r, struct err *err);
 
-/* Serves until SIGTERM reaches libmilter or milter_stop(). -1: libmilter gave up. */
+/* Serves until a SIGTERM reaches libmilter's own thread. -1: libmilter gave up. */
 int milter_run(struct live *live, struct quota *quota);
 
-/* Takes no more connections; milter_run() then returns soon. From any other thread. */
-void milter_stop(void);
+/*
+ * Makes libmilter see that it has been told to end: it looks every five seconds
+ * and after each connection, so this connects. From any other thread.
+ */
+void milter_wake(void);
 
 /* Removes the socket. */
 void milter_cleanup(void);

@@ -7,8 +7,9 @@
 
 #include "conf/conf.h"
 
-#define ROUTE_ADDRESS_MAX 320 /* bytes that are looked at; an address has at most 64 + 1 + 255 \
-			       */
+#define ROUTE_ADDRESS_MAX                                                    \
+	320 /* bytes that are looked at; an address has at most 64 + 1 + 255 \
+	     */
 
 /* What is between the brackets, cut at ROUTE_ADDRESS_MAX; "" for the null sender. */
 void route_address(const char *smtp, char out[ROUTE_ADDRESS_MAX + 1]);

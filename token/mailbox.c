@@ -6,6 +6,9 @@
 #include "base/log.h"
 #include "base/xalloc.h"
 
+#include <errno.h>
+#include <signal.h>
+
 /* Grants are this much further apart than the limit asks, since the network moves them. */
 enum { PACE_MARGIN_PERCENT = 3 };
 
@@ -16,6 +19,8 @@ struct lease {
 	enum lease_state state;
 	bool chosen; /* was first in the queue and had a slot: only its token is asked for again
 		      */
+	pid_t pid;
+	int page; /* in the book, while open */
 	int64_t until_boot_ms;
 	struct identity_waiter waiter;
 	void (*decided)(void *arg, const struct lease_answer *answer);
@@ -97,6 +102,7 @@ static void grant(struct lease *lease, const struct identity_token *token)
 	int64_t spacing_ms = 60000 / mailbox->conf->messages_per_minute;
 
 	lease->state = LEASE_OPEN;
+	lease->page = lease_book_add(mailbox->book, mailbox->address, lease->pid);
 	mailbox->open++;
 	mailbox->granted++;
 	mailbox->problem[0] = '\0';
@@ -244,7 +250,70 @@ static void on_token(struct identity_waiter *waiter, const struct identity_token
 	pump(mailbox);
 }
 
-struct lease *lease_begin(struct mailbox *mailbox,
+/* ---- leases that an earlier tokend granted ---- */
+
+enum { LOOK_AT_LEFT_MS = 1000 };
+
+struct left {
+	pid_t pid;
+	int page;
+	int64_t until_boot_ms;
+	struct left *next;
+};
+
+static void close_slot(struct mailbox *mailbox, int page)
+{
+	lease_book_strike(mailbox->book, page);
+	mailbox->open--;
+}
+
+/* Ends those of a process (it asks for a new one: its session is over), or those that are over.
+ */
+static void end_left(struct mailbox *mailbox, pid_t pid)
+{
+	struct left **at = &mailbox->left;
+
+	while (*at != NULL) {
+		struct left *left = *at;
+		bool over = left->pid == pid || clock_boot_ms() >= left->until_boot_ms ||
+			    (kill(left->pid, 0) < 0 && errno == ESRCH);
+
+		if (!over) {
+			at = &left->next;
+			continue;
+		}
+		*at = left->next;
+		close_slot(mailbox, left->page);
+		free(left);
+	}
+}
+
+static void on_left_timer(struct loop_timer *timer)
+{
+	struct mailbox *mailbox = timer->owner;
+
+	end_left(mailbox, 0);
+	if (mailbox->left != NULL)
+		loop_timer_in(mailbox->loop, timer, LOOK_AT_LEFT_MS);
+	pump(mailbox);
+}
+
+void mailbox_add_left(struct mailbox *mailbox, pid_t pid, int page)
+{
+	struct left *left = xcalloc(1, sizeof(*left));
+
+	left->pid = pid;
+	left->page = page;
+	left->until_boot_ms = clock_boot_ms() + LEASE_LEFT_MS;
+	left->next = mailbox->left;
+	mailbox->left = left;
+	mailbox->open++;
+	loop_timer_in(mailbox->loop, &mailbox->left_timer, LOOK_AT_LEFT_MS);
+}
+
+/* ---- leases ---- */
+
+struct lease *lease_begin(struct mailbox *mailbox, pid_t pid,
 			  void (*decided)(void *arg, const struct lease_answer *answer),
 			  void *arg)
 {
@@ -253,10 +322,12 @@ struct lease *lease_begin(struct mailbox *mailbox,
 	int64_t retry_ms;
 
 	lease->mailbox = mailbox;
+	lease->pid = pid;
 	lease->decided = decided;
 	lease->arg = arg;
 	lease->until_boot_ms = clock_boot_ms() + LEASE_WAIT_MS;
 	lease->waiter.done = on_token;
+	end_left(mailbox, pid);
 	if (is_shut(mailbox, reason, sizeof(reason), &retry_ms))
 		refuse(lease, reason, retry_ms);
 	else
@@ -277,7 +348,7 @@ void lease_end(struct lease **lease)
 	else if (l->state == LEASE_WAITS)
 		dequeue(l);
 	else if (l->state == LEASE_OPEN)
-		mailbox->open--;
+		close_slot(mailbox, l->page);
 	free(l);
 	*lease = NULL;
 	pump(mailbox);
@@ -295,13 +366,17 @@ void mailbox_get_token(struct mailbox *mailbox, struct identity_waiter *waiter)
 /* ---- life ---- */
 
 struct mailbox *mailbox_new(struct loop *loop, const struct conf_mailbox *conf,
-			    struct identity *identity, struct delivered *delivered)
+			    struct identity *identity, struct delivered *delivered,
+			    struct lease_book *book)
 {
 	struct mailbox *mailbox = xcalloc(1, sizeof(*mailbox));
 
 	mailbox->loop = loop;
 	mailbox->timer.due = on_timer;
 	mailbox->timer.owner = mailbox;
+	mailbox->left_timer.due = on_left_timer;
+	mailbox->left_timer.owner = mailbox;
+	mailbox->book = book;
 	(void)snprintf(mailbox->name, sizeof(mailbox->name), "%s", conf->name);
 	mailbox->delivered = delivered_mailbox(delivered, conf->address);
 	mailbox->conf = conf;
@@ -315,6 +390,14 @@ void mailbox_free(struct mailbox **mailbox)
 	if (*mailbox == NULL)
 		return;
 	loop_timer_stop((*mailbox)->loop, &(*mailbox)->timer);
+	loop_timer_stop((*mailbox)->loop, &(*mailbox)->left_timer);
+	while ((*mailbox)->left != NULL) {
+		struct left *left = (*mailbox)->left;
+
+		/* Not struck out: it may still be sending when the next tokend starts. */
+		(*mailbox)->left = left->next;
+		free(left);
+	}
 	free((*mailbox)->address);
 	free(*mailbox);
 	*mailbox = NULL;

@@ -16,12 +16,17 @@
 
 #include "token/delivered.h"
 #include "token/identity.h"
+#include "token/lease_book.h"
 
 #include "base/loop.h"
 #include "conf/conf.h"
 
 /* The SASL plugin gives up after 30 s; the answer must be there before. */
 #define LEASE_WAIT_MS 25000
+
+/* Longer than an SMTP transaction with a large message takes; Microsoft ends sessions at 20 min.
+ */
+#define LEASE_LEFT_MS (20 * 60 * 1000)
 
 struct mailbox;
 struct lease;
@@ -35,7 +40,8 @@ struct lease_answer {
 
 /* Runtime state of conf's mailbox; conf and identity as in identity_new(). */
 struct mailbox *mailbox_new(struct loop *loop, const struct conf_mailbox *conf,
-			    struct identity *identity, struct delivered *delivered);
+			    struct identity *identity, struct delivered *delivered,
+			    struct lease_book *book);
 void mailbox_free(struct mailbox **mailbox);
 
 /* After a reload; conf NULL: the mailbox is gone, its leases run out, no new ones. */
@@ -47,13 +53,20 @@ const char *mailbox_address(const struct mailbox *mailbox);
 bool mailbox_is_gone(const struct mailbox *mailbox);
 
 /*
- * Asks for a lease. decided() comes once, maybe from inside this call. The
- * lease exists until lease_end(), whether granted, waiting or refused.
+ * Asks for a lease for the process pid. decided() comes once, maybe from
+ * inside this call. The lease exists until lease_end(), whether granted,
+ * waiting or refused.
  */
-struct lease *lease_begin(struct mailbox *mailbox,
+struct lease *lease_begin(struct mailbox *mailbox, pid_t pid,
 			  void (*decided)(void *arg, const struct lease_answer *answer),
 			  void *arg);
 void lease_end(struct lease **lease);
+
+/*
+ * A lease that an earlier tokend granted to a process that still lives: it
+ * counts as open until that process asks again, ends, or LEASE_LEFT_MS pass.
+ */
+void mailbox_add_left(struct mailbox *mailbox, pid_t pid, int page);
 
 /* A token without a slot: for `relay365 token` and other programs that take one. */
 void mailbox_get_token(struct mailbox *mailbox, struct identity_waiter *waiter);

@@ -9,6 +9,7 @@ struct mailbox {
 	const struct conf_mailbox *conf; /* NULL: gone */
 	struct identity *identity;
 	struct delivered_mailbox *delivered;
+	struct lease_book *book;
 	char name[CONF_NAME_MAX + 1];
 	char *address;
 
@@ -18,6 +19,9 @@ struct mailbox {
 	int64_t next_grant_boot_ms; /* the pace */
 	struct loop_timer timer;    /* looks at the queue again */
 	bool pumping;
+
+	struct left *left; /* leases of an earlier tokend; counted in open too */
+	struct loop_timer left_timer;
 
 	/* The circuit: after a quota reply of Microsoft's, one try after a while. */
 	unsigned int circuit_step; /* 0: closed */

@@ -85,6 +85,8 @@ static int open_sockets(struct tokend *tokend, struct err *err)
 
 static void clean_up(struct tokend *tokend)
 {
+	if (tokend->book != NULL)
+		lease_book_freeze(tokend->book);
 	for (size_t i = 0; i < tokend->servers; i++)
 		stream_server_free(&tokend->server[i]);
 	control_server_free(&tokend->control);
@@ -94,12 +96,35 @@ static void clean_up(struct tokend *tokend)
 		identity_free(&tokend->identity[i]);
 	free(tokend->mailbox);
 	free(tokend->identity);
+	lease_book_close(&tokend->book);
 	delivered_close(&tokend->delivered);
 	http_free(&tokend->http);
 	if (tokend->loop != NULL)
 		loop_timer_stop(tokend->loop, &tokend->tick);
 	conf_free(&tokend->conf);
 	loop_free(&tokend->loop);
+}
+
+static struct lease_book *open_book(const struct conf *conf, struct err *err)
+{
+	char *path = xasprintf("%s/leases", conf->run_dir);
+	struct lease_book *book = NULL;
+
+	if (sock_make_folder(path, (gid_t)-1, err) == 0)
+		book = lease_book_open(path, err);
+	free(path);
+	return book;
+}
+
+static void on_left(void *arg, const char *address, pid_t pid, int page)
+{
+	struct tokend *tokend = arg;
+	struct mailbox *mailbox = tokend_mailbox_by_address(tokend, address);
+
+	if (mailbox != NULL)
+		mailbox_add_left(mailbox, pid, page);
+	else
+		lease_book_strike(tokend->book, page);
 }
 
 static int start(struct tokend *tokend, struct conf *conf, struct err *err)
@@ -113,7 +138,11 @@ static int start(struct tokend *tokend, struct conf *conf, struct err *err)
 	tokend->delivered = delivered_open(conf->state_dir, err);
 	if (tokend->delivered == NULL)
 		return -1;
+	tokend->book = open_book(conf, err);
+	if (tokend->book == NULL)
+		return -1;
 	tokend_configure(tokend, conf);
+	lease_book_each_left(tokend->book, on_left, tokend);
 	if (open_sockets(tokend, err) < 0)
 		return -1;
 	tokend->tick.due = on_tick;

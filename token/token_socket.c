@@ -114,7 +114,7 @@ static void serve(struct stream *stream, const struct kv_message *request)
 			       address, tokend->conf->path);
 		deny(stream, reason);
 	} else if (kv_is(request, "verb", "lease")) {
-		session->lease = lease_begin(mailbox, on_lease, stream);
+		session->lease = lease_begin(mailbox, stream->peer.pid, on_lease, stream);
 	} else if (kv_is(request, "verb", "token")) {
 		session->waiter.done = on_token;
 		mailbox_get_token(mailbox, &session->waiter);

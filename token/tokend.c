@@ -66,7 +66,7 @@ static void make_mailboxes(struct tokend *tokend, const struct conf *conf)
 						sizeof(struct mailbox *));
 		tokend->mailbox[tokend->mailboxes++] =
 			mailbox_new(tokend->loop, m, identity_by_name(tokend, m->tenant->name),
-				    tokend->delivered);
+				    tokend->delivered, tokend->book);
 	}
 }
 

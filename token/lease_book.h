@@ -1,0 +1,38 @@
+/*
+ * Open leases, written down in shared memory (a file in the run folder, which
+ * is not on a disk) so that they outlive this process: an smtp(8) that holds a
+ * lease goes on sending when tokend is killed, and the next tokend must leave
+ * room for it.
+ */
+#ifndef RELAY365_TOKEN_LEASE_BOOK_H
+#define RELAY365_TOKEN_LEASE_BOOK_H
+
+#include "base/err.h"
+
+#include <sys/types.h>
+
+#define LEASE_BOOK_PAGES \
+	4096 /* leases that can be open at once in all; more are not written down */
+
+struct lease_book;
+
+/* Maps FILE, making it when it is missing or of another format. */
+struct lease_book *lease_book_open(const char *path, struct err *err);
+void lease_book_close(struct lease_book **book);
+
+/* Calls each for what an earlier process left open by a peer that still lives; forgets the rest.
+ */
+void lease_book_each_left(struct lease_book *book,
+			  void (*each)(void *arg, const char *address, pid_t pid, int page),
+			  void *arg);
+
+/* Writes a lease down. Returns its page, or -1 when the book is full. */
+int lease_book_add(struct lease_book *book, const char *address, pid_t pid);
+
+/* From now on nothing is struck out: who holds a lease goes on sending when we end. */
+void lease_book_freeze(struct lease_book *book);
+
+/* Strikes it out; -1 is fine. */
+void lease_book_strike(struct lease_book *book, int page);
+
+#endif
