@@ -1,4 +1,6 @@
 /* relay365 check: the configuration was read before we are called; say what it holds. */
+#include "base/compat.h"
+
 #include "ctl/ctl.h"
 
 int ctl_check(const struct ctl *ctl)

@@ -1,4 +1,6 @@
 /* relay365: options and sub-commands. */
+#include "base/compat.h"
+
 #include "ctl/ctl.h"
 
 #include "base/xalloc.h"

@@ -1,4 +1,6 @@
 /* relay365 reload: both daemons read the configuration again, or say why not. */
+#include "base/compat.h"
+
 #include "ctl/ctl.h"
 
 #include "proto/control.h"

@@ -1,4 +1,6 @@
 /* relay365 setup postfix: prints what Postfix needs. Nothing is changed. */
+#include "base/compat.h"
+
 #include "ctl/ctl.h"
 
 #include "base/xalloc.h"

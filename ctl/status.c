@@ -1,4 +1,6 @@
 /* relay365 status: asks both daemons and puts their answers side by side. */
+#include "base/compat.h"
+
 #include "ctl/ctl.h"
 
 #include "proto/control.h"

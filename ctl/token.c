@@ -1,5 +1,7 @@
 /* relay365 token MAILBOX: prints an access token, and nothing else, for passwordeval and the
  * like. */
+#include "base/compat.h"
+
 #include "ctl/ctl.h"
 
 #include "base/clock.h"

@@ -49,7 +49,7 @@ struct program {
 	struct loop_timer sweep;
 	struct loop_fd stop_watch;
 	int stop_disk; /* eventfd, readable: end */
-	pthread_t loop_thread, disk_thread, milter_thread;
+	pthread_t loop_thread, disk_thread;
 	atomic_bool milter_ended;
 };
 
@@ -114,6 +114,7 @@ static void *run_milter(void *arg)
 
 static int start_threads(struct program *program, struct err *err)
 {
+	pthread_t milter;
 	int rc;
 
 	program->stop_disk = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -132,7 +133,9 @@ static int start_threads(struct program *program, struct err *err)
 	if (rc == 0)
 		rc = pthread_create(&program->disk_thread, NULL, run_disk, program);
 	if (rc == 0)
-		rc = pthread_create(&program->milter_thread, NULL, run_milter, program);
+		rc = pthread_create(&milter, NULL, run_milter, program);
+	if (rc == 0)
+		(void)pthread_detach(milter); /* milter_ended tells its end */
 	return rc == 0 ? 0 : err_set(err, ERR_TEMP, "cannot start a thread: %s", err_no(rc));
 }
 
@@ -201,11 +204,9 @@ static void wake(int fd)
 	(void)!write(fd, &one, sizeof(one));
 }
 
-/* Returns whether nobody is at work any more. */
-static bool stop(struct program *program)
+static void stop(struct program *program)
 {
 	struct timespec until;
-	bool ended;
 
 	daemon_notify("STOPPING=1");
 	wake(program->stop_watch.fd);
@@ -218,18 +219,16 @@ static bool stop(struct program *program)
 		(void)poll(NULL, 0, WAKE_MS);
 		milter_wake();
 	}
-	(void)clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += STOP_MS / 1000;
-	ended = pthread_timedjoin_np(program->disk_thread, NULL, &until) == 0;
 	milter_control_free(&program->control);
 	milter_cleanup();
-	if (!ended) /* the disk hangs; what was accepted is written */
-		return false;
-	quota_shut(program->quota);
-	return atomic_load(&program->milter_ended) && milter_sessions() == 0;
+	(void)clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += STOP_MS / 1000;
+	/* If the disk hangs: what was accepted is written, and the rest can be done without. */
+	if (pthread_timedjoin_np(program->disk_thread, NULL, &until) == 0)
+		quota_shut(program->quota);
 }
 
-static int run(const char *path)
+static NORETURN void run(const char *path)
 {
 	static struct program program;
 	struct err err = ERR_INIT;
@@ -240,7 +239,7 @@ static int run(const char *path)
 	program.conf = conf_load(path, &err);
 	if (program.conf == NULL) {
 		(void)fprintf(stderr, "relay365-milter: %s\n", err.text);
-		return EXIT_CONFIG;
+		_exit(EXIT_CONFIG);
 	}
 	log_open("relay365-milter", program.conf->log_to_stderr ? LOG_TO_STDERR : LOG_TO_SYSLOG,
 		 program.conf->log_json, program.conf->log_debug);
@@ -253,13 +252,13 @@ static int run(const char *path)
 	}
 	serve(&program, &signals);
 	log_say(EV_STOP, "relay365-milter ends");
+	stop(&program);
 	/*
-	 * Nothing is freed: a worker of libmilter may still be in a callback. What
-	 * it does there fails well, and its session was not accepted.
+	 * Nothing is freed, not even by libmilter's own exit handler: a worker of
+	 * its pool may still be in a callback. What that does fails well, and its
+	 * message was not accepted.
 	 */
-	if (!stop(&program))
-		_exit(EXIT_SUCCESS);
-	return EXIT_SUCCESS;
+	_exit(EXIT_SUCCESS);
 }
 
 int main(int argc, char **argv)
@@ -287,5 +286,5 @@ int main(int argc, char **argv)
 		usage(stderr);
 		return EXIT_USAGE;
 	}
-	return run(path);
+	run(path);
 }

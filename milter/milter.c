@@ -27,7 +27,6 @@ enum {
 struct connection {
 	struct session *session;
 	unsigned int agreed;
-	bool simulated;
 	char client[SESSION_CLIENT_MAX + 1];
 };
 
@@ -94,8 +93,7 @@ static sfsistat on_negotiate(SMFICTX *ctx, unsigned long actions, unsigned long 
 	if ((actions & SMFIF_SETSYMLIST) != 0) {
 		away |= SMFIP_NOCONNECT;
 		agreed |= BY_MACROS;
-		want_macros(ctx, SMFIM_ENVFROM,
-			    "i v {auth_authen} {client_addr} {client_port} {daemon_addr}");
+		want_macros(ctx, SMFIM_ENVFROM, "i j v {auth_authen} {client_addr}");
 		want_macros(ctx, SMFIM_ENVRCPT, "i {rcpt_mailer} {rcpt_host}");
 		want_macros(ctx, SMFIM_EOM, "i");
 	}
@@ -115,8 +113,7 @@ static sfsistat on_negotiate(SMFICTX *ctx, unsigned long actions, unsigned long 
 	return SMFIS_CONTINUE;
 }
 
-static void client_text(const struct sockaddr *address, char out[SESSION_CLIENT_MAX + 1],
-			bool *simulated_r)
+static void client_text(const struct sockaddr *address, char out[SESSION_CLIENT_MAX + 1])
 {
 	const struct sockaddr_in *in = (const void *)address;
 	const struct sockaddr_in6 *in6 = (const void *)address;
@@ -124,13 +121,10 @@ static void client_text(const struct sockaddr *address, char out[SESSION_CLIENT_
 	out[0] = '\0';
 	if (address == NULL)
 		return;
-	if (address->sa_family == AF_INET) {
+	if (address->sa_family == AF_INET)
 		(void)inet_ntop(AF_INET, &in->sin_addr, out, SESSION_CLIENT_MAX);
-		*simulated_r = in->sin_port == 0;
-	} else if (address->sa_family == AF_INET6) {
+	else if (address->sa_family == AF_INET6)
 		(void)inet_ntop(AF_INET6, &in6->sin6_addr, out, SESSION_CLIENT_MAX);
-		*simulated_r = in6->sin6_port == 0;
-	}
 }
 
 static sfsistat on_connect(SMFICTX *ctx, char *name, struct sockaddr *address)
@@ -138,7 +132,7 @@ static sfsistat on_connect(SMFICTX *ctx, char *name, struct sockaddr *address)
 	struct connection *c = connection_of(ctx);
 
 	(void)name;
-	client_text(address, c->client, &c->simulated);
+	client_text(address, c->client);
 	return (c->agreed & NR_CONNECT) != 0 ? SMFIS_NOREPLY : SMFIS_CONTINUE;
 }
 
@@ -152,22 +146,14 @@ static int64_t announced_bytes(char **argv)
 }
 
 /*
- * Postfix plays a session for mail from sendmail(1) and for mail that is
- * queued again. Only there is the queue id known so early and the
- * listening address unknown.
+ * Postfix plays a session for mail from sendmail(1) and for mail that is queued
+ * again. Only there it knows the queue id before the first recipient.
  */
-static bool is_simulated(SMFICTX *ctx, const struct connection *c)
+static bool is_simulated(SMFICTX *ctx)
 {
 	const char *version = macro(ctx, "v");
-	const char *port = macro(ctx, "{client_port}");
 
-	if ((c->agreed & BY_MACROS) == 0)
-		return c->simulated;
-	if (version == NULL || strncmp(version, "Postfix", 7) != 0)
-		return false;
-	if (port != NULL && strcmp(port, "0") == 0)
-		return true;
-	return macro(ctx, "{daemon_addr}") == NULL && macro(ctx, "i") != NULL;
+	return version != NULL && strncmp(version, "Postfix", 7) == 0 && macro(ctx, "i") != NULL;
 }
 
 static sfsistat on_mail(SMFICTX *ctx, char **argv)
@@ -178,7 +164,8 @@ static sfsistat on_mail(SMFICTX *ctx, char **argv)
 		.client = (c->agreed & BY_MACROS) != 0 ? macro(ctx, "{client_addr}") : c->client,
 		.login = macro(ctx, "{auth_authen}"),
 		.queue_id = macro(ctx, "i"),
-		.simulated = is_simulated(ctx, c),
+		.simulated = is_simulated(ctx),
+		.own_host = macro(ctx, "j"),
 		.bytes = announced_bytes(argv + 1),
 	};
 

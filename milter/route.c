@@ -105,6 +105,18 @@ const struct conf_mailbox *route_mailbox(const struct conf *conf, const char *ma
 	return NULL;
 }
 
+const struct conf_mailbox *route_unknown(const struct conf *conf, const char *own_host,
+					 const char *recipient, const char *sender)
+{
+	const char *domain = route_domain(recipient);
+
+	if (domain[0] == '\0' || strcasecmp(domain, own_host) == 0 ||
+	    strcasecmp(domain, "localhost") == 0 ||
+	    strncasecmp(domain, "localhost.", strlen("localhost.")) == 0)
+		return NULL;
+	return route_by_sender(conf, sender);
+}
+
 bool route_is_external(const struct conf_mailbox *mailbox, const char *recipient)
 {
 	const char *domain = route_domain(recipient);

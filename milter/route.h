@@ -25,6 +25,14 @@ const char *route_domain(const char *address);
 const struct conf_mailbox *route_mailbox(const struct conf *conf, const char *mailer,
 					 const char *host, const char *sender);
 
+/*
+ * The mailbox of mail for which the MTA does not tell the transport: the
+ * sender's, unless the recipient is on the machine itself. May count too much
+ * (local domains that are not known here), never too little.
+ */
+const struct conf_mailbox *route_unknown(const struct conf *conf, const char *own_host,
+					 const char *recipient, const char *sender);
+
 /* The mailbox whose senders claim this one most closely, else the default one, else NULL. */
 const struct conf_mailbox *route_by_sender(const struct conf *conf, const char *sender);
 

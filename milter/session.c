@@ -5,6 +5,8 @@
 #include "base/xalloc.h"
 #include "milter/route.h"
 
+enum { HOST_MAX = 255 };
+
 /* What a message sends through one mailbox. */
 struct tally {
 	const struct conf_mailbox *mailbox;
@@ -26,6 +28,7 @@ struct session {
 	char client[SESSION_CLIENT_MAX + 1];
 	char queue_id[SESSION_ID_MAX + 1];
 	bool simulated;
+	char own_host[HOST_MAX + 1];
 	int64_t bytes;
 	struct quota_verdict noted; /* the worst that did not refuse; exceeded is false if none */
 	char noted_mailbox[CONF_NAME_MAX + 1];
@@ -78,6 +81,7 @@ void session_mail(struct session *session, const struct session_mail *mail)
 		copy(session->source, sizeof(session->source), session->client);
 	copy(session->queue_id, sizeof(session->queue_id), mail->queue_id);
 	session->simulated = mail->simulated;
+	copy(session->own_host, sizeof(session->own_host), mail->own_host);
 	session->bytes = mail->bytes;
 	session->noted.exceeded = false;
 	session->refused.code[0] = '\0';
@@ -230,14 +234,19 @@ enum session_result session_rcpt(struct session *session, const struct session_r
 {
 	char recipient[ROUTE_ADDRESS_MAX + 1];
 	const struct conf_mailbox *mailbox;
+	const struct conf *conf;
 	struct tally *tally;
 
 	if (session->conf == NULL || session->refused.code[0] != '\0')
 		return SESSION_CONTINUE;
 	if (rcpt->queue_id != NULL)
 		copy(session->queue_id, sizeof(session->queue_id), rcpt->queue_id);
-	mailbox = route_mailbox(live_conf(session->conf), rcpt->mailer, rcpt->host,
-				session->sender);
+	conf = live_conf(session->conf);
+	route_address(rcpt->recipient == NULL ? "" : rcpt->recipient, recipient);
+	if (session->simulated && rcpt->mailer == NULL)
+		mailbox = route_unknown(conf, session->own_host, recipient, session->sender);
+	else
+		mailbox = route_mailbox(conf, rcpt->mailer, rcpt->host, session->sender);
 	if (mailbox == NULL)
 		return SESSION_CONTINUE;
 	tally = tally_of(session, mailbox);
@@ -248,7 +257,6 @@ enum session_result session_rcpt(struct session *session, const struct session_r
 	}
 	if (too_many(session, tally, reply_r))
 		return SESSION_REFUSE;
-	route_address(rcpt->recipient == NULL ? "" : rcpt->recipient, recipient);
 	return count(session, tally, route_is_external(mailbox, recipient), reply_r);
 }
 

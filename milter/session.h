@@ -16,7 +16,7 @@
 #define SESSION_ID_MAX 64	/* bytes of a queue id */
 #define SESSION_CLIENT_MAX 64	/* bytes of a network address as text */
 #define SESSION_REASON_MAX 400	/* bytes of a reason for quarantine */
-#define SESSION_TIMEOUT_S 3600	/* what libmilter grants the MTA between two commands */
+#define SESSION_TIMEOUT_S 7210	/* that the MTA has between two steps; DATA lies between some */
 #define SESSION_MAILBOXES_MAX 8 /* different mailboxes that one message may use */
 
 struct session;
@@ -31,9 +31,13 @@ struct session_mail {
 	const char *client; /* address of who sends */
 	const char *login;  /* authenticated name */
 	const char *queue_id;
-	/* The MTA plays a session for local mail: it can't refuse one recipient alone. */
+	/*
+	 * The MTA plays a session for local mail: it can't refuse one recipient
+	 * alone, and does not tell where a recipient is routed to.
+	 */
 	bool simulated;
-	int64_t bytes; /* as the client announced, 0 if not */
+	const char *own_host; /* the MTA's own name */
+	int64_t bytes;	      /* as the client announced, 0 if not */
 };
 
 struct session_rcpt {

@@ -3,6 +3,8 @@
 #include "base/xalloc.h"
 #include "explain/explain.h"
 
+#include <unistd.h>
+
 /* postconf -d import_environment of Postfix 3.6 and later: what must be kept beside ours. */
 #define IMPORT_ENVIRONMENT                                                                 \
 	"MAIL_CONFIG MAIL_DEBUG MAIL_LOGTAG TZ XAUTHORITY DISPLAY LANG=C POSTLOG_SERVICE " \
@@ -35,6 +37,15 @@ static void add_transport(struct buf *text, const struct conf_mailbox *mailbox)
 		       connect_to(mailbox->tenant), (long long)mailbox->tenant->smtp_port);
 }
 
+/* Where Debian or Fedora and RHEL keep the authorities. */
+static const char *system_ca_file(void)
+{
+	static const char fedora[] = "/etc/pki/tls/certs/ca-bundle.crt";
+	static const char debian[] = "/etc/ssl/certs/ca-certificates.crt";
+
+	return access(debian, R_OK) < 0 && access(fedora, R_OK) == 0 ? fedora : debian;
+}
+
 static void add_service(struct buf *text, const struct conf_mailbox *mailbox, const char *folder)
 {
 	const struct conf_tenant *tenant = mailbox->tenant;
@@ -53,8 +64,7 @@ static void add_service(struct buf *text, const struct conf_mailbox *mailbox, co
 		       "    -o smtp_tls_CAfile=%s\n",
 		       mailbox->address,
 		       tenant->smtp_address[0] != '\0' ? tenant->smtp_host : "nexthop",
-		       tenant->ca_file[0] != '\0' ? tenant->ca_file
-						  : "/etc/ssl/certs/ca-certificates.crt");
+		       tenant->ca_file[0] != '\0' ? tenant->ca_file : system_ca_file());
 	(void)buf_addf(
 		text,
 		"    -o smtp_reply_filter=regexp:%s/reply_filter\n"
@@ -97,14 +107,61 @@ static void each_mailbox_parameter(const struct conf_mailbox *mailbox,
 	}
 }
 
+/* What of path follows folder and slashes; NULL when it is not inside. */
+static const char *inside(const char *path, const char *folder)
+{
+	size_t len = strlen(folder);
+
+	while (len > 0 && folder[len - 1] == '/')
+		len--;
+	if (strncmp(path, folder, len) != 0 || path[len] != '/')
+		return NULL;
+	path += len;
+	return path + strspn(path, "/");
+}
+
+/* libmilter's PORT@HOST as Postfix's inet:HOST:PORT. */
+static char *inet_name(const char *given)
+{
+	const char *at = strchr(given, '@');
+
+	if (at == NULL)
+		return xasprintf("inet:127.0.0.1:%s", given);
+	return xasprintf("inet:%s:%.*s", at + 1, (int)(at - given), given);
+}
+
+/*
+ * The milter as smtpd_milters names it. A socket in a queue directory is named
+ * from there: smtpd(8) finds it with and without chroot.
+ */
+static char *milter_name(const struct conf *conf)
+{
+	const char *socket = conf->milter_socket;
+	const char *path = strchr(socket, '/');
+
+	if (socket[0] == '\0')
+		return xstrdup("unix:relay365m/milter");
+	if (strncmp(socket, "inet:", 5) == 0)
+		return inet_name(socket + 5);
+	if (path == NULL || (path != socket && strncmp(socket, "unix:/", 6) != 0 &&
+			     strncmp(socket, "local:/", 7) != 0))
+		return xstrdup(socket);
+	for (size_t i = 0; i < conf->queue_directories.count; i++) {
+		const char *rest = inside(path, conf->queue_directories.item[i]);
+
+		if (rest != NULL)
+			return xasprintf("unix:%s", rest);
+	}
+	return xasprintf("unix:%s", path);
+}
+
 void generate_main(const struct conf *conf,
 		   void (*each)(void *arg, const char *name, const char *value, bool add),
 		   void *arg)
 {
-	const char *milter =
-		conf->milter_socket[0] != '\0' ? conf->milter_socket : "unix:relay365m/milter";
 	struct buf value = BUF_INIT(4096);
 	char *folder = generate_folder(conf);
+	char *milter = milter_name(conf);
 
 	(void)buf_addf(&value, "texthash:%s/sender_transport", folder);
 	each(arg, "sender_dependent_default_transport_maps", buf_text(&value), false);
@@ -125,6 +182,7 @@ void generate_main(const struct conf *conf,
 	for (size_t i = 0; i < conf->mailboxes; i++)
 		each_mailbox_parameter(&conf->mailbox[i], each, arg);
 	buf_clear(&value);
+	free(milter);
 	free(folder);
 }
 

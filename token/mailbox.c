@@ -119,8 +119,7 @@ int64_t mailbox_circuit_left_ms(const struct mailbox *mailbox)
 	return mailbox->circuit_step == 0 || left < 0 ? 0 : left;
 }
 
-/* Whether something that lasts forbids to send; then reason and time are filled in. */
-static bool is_shut(struct mailbox *mailbox, char *reason, size_t cap, int64_t *retry_ms_r)
+bool mailbox_is_shut(struct mailbox *mailbox, char *reason, size_t cap, int64_t *retry_ms_r)
 {
 	int64_t max, need, used, room_in;
 	char at[CLOCK_TEXT_MAX];
@@ -179,7 +178,7 @@ static bool serve_first(struct mailbox *mailbox, int64_t *look_in_ms_r)
 	char reason[512];
 	int64_t retry_ms;
 
-	if (is_shut(mailbox, reason, sizeof(reason), &retry_ms)) {
+	if (mailbox_is_shut(mailbox, reason, sizeof(reason), &retry_ms)) {
 		dequeue(lease);
 		refuse(lease, reason, retry_ms);
 		return true;
@@ -242,7 +241,8 @@ static void on_token(struct identity_waiter *waiter, const struct identity_token
 		return;
 	}
 	if (mailbox->conf != NULL && (lease->chosen || mailbox->first == NULL) &&
-	    !is_shut(mailbox, text, sizeof(text), &wait_ms) && has_slot(mailbox, &wait_ms)) {
+	    !mailbox_is_shut(mailbox, text, sizeof(text), &wait_ms) &&
+	    has_slot(mailbox, &wait_ms)) {
 		grant(lease, token);
 		return;
 	}
@@ -252,7 +252,7 @@ static void on_token(struct identity_waiter *waiter, const struct identity_token
 
 /* ---- leases that an earlier tokend granted ---- */
 
-enum { LOOK_AT_LEFT_MS = 1000 };
+enum { LOOK_AT_LEFT_MS = 1000, LEFT_DELIVERED_MS = 2000 };
 
 struct left {
 	pid_t pid;
@@ -298,6 +298,20 @@ static void on_left_timer(struct loop_timer *timer)
 	pump(mailbox);
 }
 
+/*
+ * A session carries one message, and this one is delivered: it ends as soon as
+ * the status of its other recipients has been asked for too. The process may
+ * then idle for minutes, holding up others.
+ */
+void mailbox_left_delivered(struct mailbox *mailbox, pid_t pid)
+{
+	int64_t until_ms = clock_boot_ms() + LEFT_DELIVERED_MS;
+
+	for (struct left *left = mailbox->left; left != NULL; left = left->next)
+		if (left->pid == pid && left->until_boot_ms > until_ms)
+			left->until_boot_ms = until_ms;
+}
+
 void mailbox_add_left(struct mailbox *mailbox, pid_t pid, int page)
 {
 	struct left *left = xcalloc(1, sizeof(*left));
@@ -328,7 +342,7 @@ struct lease *lease_begin(struct mailbox *mailbox, pid_t pid,
 	lease->until_boot_ms = clock_boot_ms() + LEASE_WAIT_MS;
 	lease->waiter.done = on_token;
 	end_left(mailbox, pid);
-	if (is_shut(mailbox, reason, sizeof(reason), &retry_ms))
+	if (mailbox_is_shut(mailbox, reason, sizeof(reason), &retry_ms))
 		refuse(lease, reason, retry_ms);
 	else
 		identity_get(mailbox->identity, &lease->waiter);

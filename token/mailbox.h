@@ -81,9 +81,9 @@ bool mailbox_status(struct mailbox *mailbox, const char *status, char *better_r,
 /*
  * Counts the recipient when its status says that Microsoft took it. Called
  * once the answer is on its way: smtp(8) asks again when it got none, and
- * must not be counted twice.
+ * must not be counted twice. pid: the process that asks.
  */
-void mailbox_count(struct mailbox *mailbox, const char *status);
+void mailbox_count(struct mailbox *mailbox, const char *status, pid_t pid);
 
 /* For status; see relay365-control(7). */
 cJSON *mailbox_status_json(struct mailbox *mailbox);

@@ -28,10 +28,18 @@ struct mailbox {
 	int64_t circuit_until_boot_ms;
 
 	char problem[512]; /* why the last lease was refused, "" after a granted one */
+	char trouble[512]; /* what Microsoft refuses until something changes; "" after a success
+			    */
 	char last_reply[256];
 	int64_t last_reply_wall_ms;
 	unsigned long granted, refused, accepted, deferred, bounced;
 };
+
+/* The lease that a process has from an earlier tokend, if any, is about to end. */
+void mailbox_left_delivered(struct mailbox *mailbox, pid_t pid);
+
+/* Whether something that lasts forbids to send; then reason and time are filled in. */
+bool mailbox_is_shut(struct mailbox *mailbox, char *reason, size_t cap, int64_t *retry_ms_r);
 
 /* Milliseconds until the circuit lets the next try through; 0: now. */
 int64_t mailbox_circuit_left_ms(const struct mailbox *mailbox);

@@ -62,6 +62,37 @@ static void log_delivery(const struct mailbox *mailbox, const char *status, cons
 	log_end(&line);
 }
 
+/* Raised once, when it begins; cleared by the first success. */
+static void set_trouble(struct mailbox *mailbox, const struct explanation *what,
+			const char *status)
+{
+	bool begins = mailbox->trouble[0] == '\0';
+	struct log_line line;
+
+	(void)snprintf(mailbox->trouble, sizeof(mailbox->trouble),
+		       "Microsoft refuses its mail: %s; %s", what->meaning, what->action);
+	if (!begins)
+		return;
+	log_begin(&line, EV_DELIVERY_ALARM, NULL);
+	log_str(&line, "mailbox", mailbox->name);
+	log_str(&line, "class", explain_class_name(what->class));
+	log_str(&line, "reply", status);
+	log_str(&line, "text", mailbox->trouble);
+	log_end(&line);
+}
+
+static void clear_trouble(struct mailbox *mailbox)
+{
+	struct log_line line;
+
+	if (mailbox->trouble[0] == '\0')
+		return;
+	mailbox->trouble[0] = '\0';
+	log_begin(&line, EV_DELIVERY_OK, NULL);
+	log_str(&line, "mailbox", mailbox->name);
+	log_end(&line);
+}
+
 static void remember(struct mailbox *mailbox, const char *status)
 {
 	(void)snprintf(mailbox->last_reply, sizeof(mailbox->last_reply), "%s", status);
@@ -85,6 +116,8 @@ static bool explain(struct mailbox *mailbox, const char *status, char *better_r,
 		return false;
 	if (what->class == EXPLAIN_QUOTA && !is_external_quota(what) && mailbox->conf != NULL)
 		open_circuit(mailbox, status);
+	if (what->class != EXPLAIN_TRANSIENT && what->class != EXPLAIN_MESSAGE)
+		set_trouble(mailbox, what, status);
 	/* A text that is changed never changes what happens to the mail: the code stays. */
 	(void)snprintf(better_r, cap, "%s [relay365: %s; %s]", status, what->meaning,
 		       what->action);
@@ -104,14 +137,16 @@ bool mailbox_status(struct mailbox *mailbox, const char *status, char *better_r,
 	return explain(mailbox, status, better_r, cap);
 }
 
-void mailbox_count(struct mailbox *mailbox, const char *status)
+void mailbox_count(struct mailbox *mailbox, const char *status, pid_t pid)
 {
 	/* 2.1.5 is the answer to an address probe, which sends no message. */
 	if (status[0] != '2' || strncmp(status, "2.1.5", 5) == 0)
 		return;
 	mailbox->accepted++;
 	mailbox->circuit_step = 0;
+	clear_trouble(mailbox);
 	delivered_add(mailbox->delivered, 1);
+	mailbox_left_delivered(mailbox, pid);
 }
 
 static void add_time(cJSON *json, const char *name, int64_t wall_ms)
@@ -119,6 +154,21 @@ static void add_time(cJSON *json, const char *name, int64_t wall_ms)
 	char text[CLOCK_TEXT_MAX];
 
 	(void)cJSON_AddStringToObject(json, name, clock_rfc3339(wall_ms, text));
+}
+
+/* What keeps mail from leaving now, if anything does. */
+static void add_problem(cJSON *json, struct mailbox *mailbox)
+{
+	char reason[512];
+	int64_t retry_ms;
+
+	if (mailbox_is_shut(mailbox, reason, sizeof(reason), &retry_ms))
+		(void)cJSON_AddStringToObject(json, "problem", reason);
+	else if (mailbox->trouble[0] != '\0')
+		(void)cJSON_AddStringToObject(json, "problem", mailbox->trouble);
+	else if (identity_problem(mailbox->identity)[0] != '\0')
+		(void)cJSON_AddStringToObject(json, "problem",
+					      identity_problem(mailbox->identity));
 }
 
 cJSON *mailbox_status_json(struct mailbox *mailbox)
@@ -153,8 +203,7 @@ cJSON *mailbox_status_json(struct mailbox *mailbox)
 	(void)cJSON_AddNumberToObject(json, "accepted_recipients", (double)mailbox->accepted);
 	(void)cJSON_AddNumberToObject(json, "deferred_recipients", (double)mailbox->deferred);
 	(void)cJSON_AddNumberToObject(json, "bounced_recipients", (double)mailbox->bounced);
-	if (mailbox->problem[0] != '\0')
-		(void)cJSON_AddStringToObject(json, "problem", mailbox->problem);
+	add_problem(json, mailbox);
 	if (mailbox->last_reply[0] != '\0') {
 		(void)cJSON_AddStringToObject(json, "last_refusal", mailbox->last_reply);
 		add_time(json, "last_refusal_at", mailbox->last_reply_wall_ms);

@@ -1,4 +1,6 @@
 /* relay365-tokend: options, start and end. */
+#include "base/compat.h"
+
 #include "token/tokend.h"
 
 #include "base/clock.h"
@@ -27,6 +29,13 @@ static void on_stop(void *arg)
 	loop_stop(tokend->loop);
 }
 
+static void on_reload(void *arg)
+{
+	struct err err = ERR_INIT;
+
+	(void)tokend_reload(arg, "SIGHUP", &err);
+}
+
 static void on_tick(struct loop_timer *timer)
 {
 	struct tokend *tokend = timer->owner;
@@ -53,34 +62,48 @@ static int serve_at(struct tokend *tokend, serve_fn *serve, const char *folder, 
 	return tokend->server[tokend->servers++] == NULL ? -1 : 0;
 }
 
-/* Token and map sockets in the run folder and in each queue directory, then control. */
-static int open_sockets(struct tokend *tokend, struct err *err)
+static gid_t control_group(const struct conf *conf)
+{
+	return conf->control_group[0] == '\0' ? (gid_t)-1 : sock_group(conf->control_group);
+}
+
+static int open_control(struct tokend *tokend, struct err *err)
 {
 	const struct conf *conf = tokend->conf;
-	gid_t postfix = sock_group("postfix");
-	gid_t admins =
-		conf->control_group[0] == '\0' ? (gid_t)-1 : sock_group(conf->control_group);
+	gid_t admins = control_group(conf);
 	char *path;
-	int result = 0;
 
 	if (conf->control_group[0] != '\0' && admins == (gid_t)-1)
 		return err_set(err, ERR_CONFIG, "%s: there is no group \"%s\" (control_group)",
 			       conf->path, conf->control_group);
-	if (serve_at(tokend, token_socket_serve, conf->run_dir, "token", (gid_t)-1, err) < 0)
+	path = xasprintf("%s/control", conf->run_dir);
+	tokend->control = control_serve(tokend->loop, path, admins, tokend_verbs, tokend, err);
+	free(path);
+	return tokend->control == NULL ? -1 : 0;
+}
+
+/*
+ * Control first, since it makes the run folder for its group; then token and
+ * map sockets there and in each queue directory.
+ */
+static int open_sockets(struct tokend *tokend, struct err *err)
+{
+	const struct conf *conf = tokend->conf;
+	gid_t postfix = sock_group("postfix");
+	int result = 0;
+
+	if (open_control(tokend, err) < 0 ||
+	    serve_at(tokend, token_socket_serve, conf->run_dir, "token", (gid_t)-1, err) < 0)
 		return -1;
 	for (size_t i = 0; i < conf->queue_directories.count && result == 0; i++) {
-		path = xasprintf("%s/relay365", conf->queue_directories.item[i]);
+		char *path = xasprintf("%s/relay365", conf->queue_directories.item[i]);
+
 		if (serve_at(tokend, token_socket_serve, path, "token", postfix, err) < 0 ||
 		    serve_at(tokend, map_socket_serve, path, "map", postfix, err) < 0)
 			result = -1;
 		free(path);
 	}
-	if (result < 0)
-		return -1;
-	path = xasprintf("%s/control", conf->run_dir);
-	tokend->control = control_serve(tokend->loop, path, admins, tokend_verbs, tokend, err);
-	free(path);
-	return tokend->control == NULL ? -1 : 0;
+	return result;
 }
 
 static void clean_up(struct tokend *tokend)
@@ -95,6 +118,7 @@ static void clean_up(struct tokend *tokend)
 	for (size_t i = 0; i < tokend->identities; i++)
 		identity_free(&tokend->identity[i]);
 	free(tokend->mailbox);
+	free(tokend->token_uid);
 	free(tokend->identity);
 	lease_book_close(&tokend->book);
 	delivered_close(&tokend->delivered);
@@ -110,7 +134,7 @@ static struct lease_book *open_book(const struct conf *conf, struct err *err)
 	char *path = xasprintf("%s/leases", conf->run_dir);
 	struct lease_book *book = NULL;
 
-	if (sock_make_folder(path, (gid_t)-1, err) == 0)
+	if (sock_make_folder(path, control_group(conf), err) == 0)
 		book = lease_book_open(path, err);
 	free(path);
 	return book;
@@ -130,7 +154,8 @@ static void on_left(void *arg, const char *address, pid_t pid, int page)
 static int start(struct tokend *tokend, struct conf *conf, struct err *err)
 {
 	tokend->loop = loop_new();
-	if (tokend->loop == NULL || daemon_on_signal(tokend->loop, on_stop, tokend) < 0)
+	if (tokend->loop == NULL ||
+	    daemon_on_signal(tokend->loop, on_stop, on_reload, tokend) < 0)
 		return err_set(err, ERR_TEMP, "cannot wait for events: %s", err_no(errno));
 	tokend->http = http_new(tokend->loop, err);
 	if (tokend->http == NULL)

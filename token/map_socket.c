@@ -3,6 +3,8 @@
  * recipient, after the server's reply and before the queue file is changed. So
  * the answer comes from memory, at once; disk and network are elsewhere.
  */
+#include "base/compat.h"
+
 #include "token/tokend.h"
 
 #include "postfix/socketmap.h"
@@ -48,7 +50,7 @@ static void serve(struct stream *stream, const struct socketmap_request *request
 	else
 		answer(stream, "NOTFOUND", "");
 	if (!dead_before && !stream->dead)
-		mailbox_count(mailbox, status);
+		mailbox_count(mailbox, status, stream->peer.pid);
 }
 
 static void on_received(struct stream *stream)

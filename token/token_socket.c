@@ -2,12 +2,12 @@
  * The token protocol (relay365-token(7)): verb=lease holds a sending slot as
  * long as the connection lives, verb=token hands out a token without a slot.
  */
+#include "base/compat.h"
+
 #include "token/tokend.h"
 
 #include "base/log.h"
 #include "base/xalloc.h"
-
-#include <pwd.h>
 
 enum { CONNECTIONS = 4096 };
 
@@ -21,14 +21,9 @@ struct session {
 /* Who may take a token, by the kernel's word on who connects. */
 static bool is_allowed(const struct tokend *tokend, uid_t uid)
 {
-	const struct conf_list *users = &tokend->conf->token_users;
-
-	for (size_t i = 0; i < users->count; i++) {
-		const struct passwd *pw = getpwnam(users->item[i]);
-
-		if (pw != NULL && pw->pw_uid == uid)
+	for (size_t i = 0; i < tokend->token_uids; i++)
+		if (tokend->token_uid[i] == uid)
 			return true;
-	}
 	return false;
 }
 

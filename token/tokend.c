@@ -1,6 +1,9 @@
 #include "token/tokend.h"
 
+#include "base/log.h"
 #include "base/xalloc.h"
+
+#include <pwd.h>
 
 static const struct conf_mailbox *in_conf(const struct conf *conf, const struct mailbox *mailbox)
 {
@@ -70,10 +73,25 @@ static void make_mailboxes(struct tokend *tokend, const struct conf *conf)
 	}
 }
 
+/* Here and not for each connection: a directory service may take its time to say no. */
+static void look_up_users(struct tokend *tokend, const struct conf_list *users)
+{
+	free(tokend->token_uid);
+	tokend->token_uid = xcalloc(users->count, sizeof(*tokend->token_uid));
+	tokend->token_uids = 0;
+	for (size_t i = 0; i < users->count; i++) {
+		const struct passwd *pw = getpwnam(users->item[i]);
+
+		if (pw != NULL)
+			tokend->token_uid[tokend->token_uids++] = pw->pw_uid;
+	}
+}
+
 void tokend_configure(struct tokend *tokend, struct conf *conf)
 {
 	struct conf *old = tokend->conf;
 
+	look_up_users(tokend, &conf->token_users);
 	/* Mailboxes that go, first: their identity may go with its tenant. */
 	for (size_t i = 0; i < tokend->mailboxes; i++)
 		if (in_conf(conf, tokend->mailbox[i]) == NULL)
@@ -89,6 +107,23 @@ void tokend_configure(struct tokend *tokend, struct conf *conf)
 	make_mailboxes(tokend, conf);
 	tokend->conf = conf;
 	conf_free(&old);
+}
+
+int tokend_reload(struct tokend *tokend, const char *who, struct err *err)
+{
+	struct conf *conf = conf_load(tokend->conf->path, err);
+	struct log_line line;
+
+	log_begin(&line, EV_RELOAD, NULL);
+	log_str(&line, "result", conf == NULL ? "refused" : "ok");
+	log_str(&line, "by", who);
+	if (conf == NULL)
+		log_str(&line, "text", err->text);
+	log_end(&line);
+	if (conf == NULL)
+		return -1;
+	tokend_configure(tokend, conf);
+	return 0;
 }
 
 struct mailbox *tokend_mailbox_by_name(struct tokend *tokend, const char *name, size_t len)

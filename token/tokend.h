@@ -28,10 +28,15 @@ struct tokend {
 	struct control_server *control;
 	struct loop_timer tick;
 	int64_t started_wall_ms;
+	uid_t *token_uid; /* conf's token_users, looked up when the configuration is read */
+	size_t token_uids;
 };
 
 /* tokend.c: makes identities and mailboxes as conf says; called again after a reload. */
 void tokend_configure(struct tokend *tokend, struct conf *conf);
+
+/* Reads the configuration again; who asked goes into the log. -1: the old one stays in force. */
+int tokend_reload(struct tokend *tokend, const char *who, struct err *err);
 
 /* By name, NULL when the configuration has no such mailbox (any more). */
 struct mailbox *tokend_mailbox_by_name(struct tokend *tokend, const char *name, size_t len);

@@ -1,4 +1,6 @@
 /* The control verbs of relay365-tokend: relay365-control(7). */
+#include "base/compat.h"
+
 #include "token/tokend.h"
 
 #include "base/clock.h"
@@ -39,18 +41,9 @@ static int verb_status(void *context, const struct kv_message *request, cJSON **
 static int verb_reload(void *context, const struct kv_message *request, cJSON **json_r,
 		       struct err *err)
 {
-	struct tokend *tokend = context;
-	struct conf *conf = conf_load(tokend->conf->path, err);
-
 	(void)request;
 	(void)json_r;
-	if (conf == NULL) {
-		log_say(EV_RELOAD, "the old configuration stays in force: %s", err->text);
-		return -1;
-	}
-	tokend_configure(tokend, conf);
-	log_say(EV_RELOAD, "the configuration was read again");
-	return 0;
+	return tokend_reload(context, "control", err);
 }
 
 const struct control_verb tokend_verbs[] = {

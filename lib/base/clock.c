@@ -35,8 +35,9 @@ const char *clock_rfc3339(int64_t wall_ms, char out[CLOCK_TEXT_MAX])
 
 const char *clock_for_people(int64_t wall_ms, int64_t now_wall_ms, char out[CLOCK_TEXT_MAX])
 {
-	/* Rounded up: "room at 14:07" must be true at 14:07:00. */
-	time_t t = (time_t)((wall_ms + 59999) / 60000 * 60);
+	/* Rounded up, since "room at 14:07" must be true then; but a second is not worth a
+	 * minute. */
+	time_t t = (time_t)((wall_ms + 58999) / 60000 * 60);
 	bool far = wall_ms - now_wall_ms > 18 * 3600000LL;
 	struct tm tm;
 

@@ -13,17 +13,19 @@
 static struct {
 	struct loop_fd watch;
 	void (*stop)(void *arg);
+	void (*reload)(void *arg);
 	void *arg;
 	struct loop *loop;
 	struct loop_timer watchdog;
 	int64_t watchdog_ms;
 } self;
 
-static void end_signals(sigset_t *set)
+static void our_signals(sigset_t *set)
 {
 	(void)sigemptyset(set);
 	(void)sigaddset(set, SIGTERM);
 	(void)sigaddset(set, SIGINT);
+	(void)sigaddset(set, SIGHUP);
 }
 
 void daemon_prepare(void)
@@ -35,7 +37,7 @@ void daemon_prepare(void)
 	(void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	(void)umask(0027);
 	(void)signal(SIGPIPE, SIG_IGN);
-	end_signals(&set);
+	our_signals(&set);
 	(void)sigprocmask(SIG_BLOCK, &set, NULL);
 }
 
@@ -44,16 +46,22 @@ static void on_signal(struct loop_fd *watch, unsigned int events)
 	struct signalfd_siginfo info;
 
 	(void)events;
-	if (read(watch->fd, &info, sizeof(info)) == (ssize_t)sizeof(info))
+	if (read(watch->fd, &info, sizeof(info)) != (ssize_t)sizeof(info))
+		return;
+	if (info.ssi_signo == SIGHUP)
+		self.reload(self.arg);
+	else
 		self.stop(self.arg);
 }
 
-int daemon_on_signal(struct loop *loop, void (*stop)(void *arg), void *arg)
+int daemon_on_signal(struct loop *loop, void (*stop)(void *arg), void (*reload)(void *arg),
+		     void *arg)
 {
 	sigset_t set;
 
-	end_signals(&set);
+	our_signals(&set);
 	self.stop = stop;
+	self.reload = reload;
 	self.arg = arg;
 	self.watch.fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	self.watch.want = LOOP_READ;

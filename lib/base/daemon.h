@@ -9,13 +9,14 @@
 
 /*
  * Before threads start: no core dump and no ptrace by the same user (they hold
- * secrets), umask 0027, SIGPIPE ignored, SIGTERM and SIGINT blocked so that
+ * secrets), umask 0027, SIGPIPE ignored, SIGTERM, SIGINT and SIGHUP blocked so that
  * only daemon_on_signal() sees them.
  */
 void daemon_prepare(void);
 
-/* Calls stop on SIGTERM or SIGINT, from the loop. One loop per program. */
-int daemon_on_signal(struct loop *loop, void (*stop)(void *arg), void *arg);
+/* Calls stop on SIGTERM or SIGINT and reload on SIGHUP, from the loop. One loop per program. */
+int daemon_on_signal(struct loop *loop, void (*stop)(void *arg), void (*reload)(void *arg),
+		     void *arg);
 
 /* Tells the supervisor "READY=1", "STOPPING=1", ... when there is one. */
 void daemon_notify(const char *state);

@@ -152,7 +152,7 @@ int file_replace(const char *path, const void *data, size_t len, unsigned int mo
 
 	n = snprintf(tmp, sizeof(tmp), "%s.tmp", path);
 	if (n < 0 || (size_t)n >= sizeof(tmp))
-		return err_set(err, ERR_CONFIG, "the path %s is too long", path);
+		return err_set(err, ERR_CONFIG, "this path is too long: %s", path);
 	(void)unlink(tmp);
 	fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, (mode_t)mode);
 	if (fd < 0)

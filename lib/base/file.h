@@ -28,7 +28,8 @@ int file_check_secrecy(const char *path, struct err *err) WARN_UNUSED;
 int file_replace(const char *path, const void *data, size_t len, unsigned int mode,
 		 struct err *err) WARN_UNUSED;
 
-/* Makes the last folder of path, mode 0700, when it is missing: what a daemon keeps is its own. */
+/* Makes the last folder of path, mode 0700, when it is missing: what a daemon keeps is its own.
+ */
 int file_make_folder(const char *path, struct err *err) WARN_UNUSED;
 
 #endif

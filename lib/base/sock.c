@@ -64,6 +64,16 @@ int sock_lock(const char *path, struct err *err)
 	return 0;
 }
 
+/* A set-gid folder may have given the group already, and then it need not be ours to give. */
+static int set_group(const char *path, gid_t group)
+{
+	struct stat st;
+
+	if (stat(path, &st) == 0 && st.st_gid == group)
+		return 0;
+	return chown(path, (uid_t)-1, group);
+}
+
 int sock_listen(const char *path, mode_t mode, gid_t group, struct err *err)
 {
 	struct sockaddr_un sun;
@@ -80,8 +90,7 @@ int sock_listen(const char *path, mode_t mode, gid_t group, struct err *err)
 		err_set(err, ERR_CONFIG, "cannot listen at %s: %s", path, err_no(errno));
 		goto fail;
 	}
-	if (chmod(path, mode) < 0 ||
-	    (group != (gid_t)-1 && chown(path, (uid_t)-1, group) < 0 && errno != EPERM) ||
+	if (chmod(path, mode) < 0 || (group != (gid_t)-1 && set_group(path, group) < 0) ||
 	    listen(fd, 1024) < 0) {
 		err_set(err, ERR_CONFIG, "cannot set up %s: %s", path, err_no(errno));
 		goto fail;

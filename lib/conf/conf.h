@@ -33,6 +33,8 @@ struct conf_tenant {
 	char *certificate;
 	char *private_key;
 	struct conf_list accepted_domains;
+	char *licences;			     /* a number of them, "trial", or "": not known */
+	int64_t external_recipients_per_day; /* worked out from licences; 0: no limit of ours */
 	int64_t cloud; /* enum conf_cloud; the endpoints below are filled in from it */
 	char *token_endpoint;
 	char *scope;
@@ -43,23 +45,79 @@ struct conf_tenant {
 	char *proxy;	    /* "": none */
 };
 
+enum conf_other_senders { OTHERS_KEEP, OTHERS_REWRITE, OTHERS_REJECT };
+
 enum conf_when_full { FULL_REJECT, FULL_DEFER, FULL_HOLD, FULL_WAIT, FULL_WARN };
+
+/* Who hands us mail: a login, else a client's address, else a local user. */
+struct conf_network {
+	int family; /* AF_INET or AF_INET6 */
+	unsigned char address[16];
+	unsigned int bits; /* of it that count */
+};
+
+struct conf_source {
+	char name[CONF_NAME_MAX + 1];
+	unsigned int line;	      /* where it stands in the file */
+	struct conf_list logins;      /* lower case */
+	struct conf_list clients;     /* addresses and networks, as written */
+	struct conf_list users;	      /* local users, for mail from sendmail(1) */
+	struct conf_network *network; /* of clients, one each */
+	struct conf_list mailboxes;   /* that it may use; empty: all */
+	bool priority;
+};
+
+enum conf_per {
+	PER_MAILBOX,
+	PER_TENANT,
+	PER_SOURCE,
+	PER_SENDER,
+	PER_SENDER_DOMAIN,
+	PER_EVERYONE
+};
+
+enum conf_count { COUNT_MESSAGES, COUNT_RECIPIENTS, COUNT_EXTERNAL_RECIPIENTS, COUNT_BYTES };
+
+/* A limit's maximum for one key. */
+struct conf_override {
+	char *key; /* lower case */
+	int64_t max;
+};
+
+struct conf_limit {
+	char name[CONF_NAME_MAX + 1];
+	unsigned int line; /* where it stands in the file */
+	int64_t per;	   /* enum conf_per */
+	int64_t count;	   /* enum conf_count */
+	int64_t max;
+	int64_t window_ms;
+	int64_t action; /* enum conf_when_full */
+	int64_t max_wait_ms;
+	int64_t then;
+	bool shadow;
+	struct conf_list overrides; /* "KEY=MAX", as written */
+	struct conf_override *override;
+	struct conf_list except; /* keys that this limit does not look at, lower case */
+	struct conf_list exempt_recipients; /* not counted: user@domain or *@domain, lower case */
+};
 
 struct conf_mailbox {
 	char name[CONF_NAME_MAX + 1];
-	unsigned int line;
+	unsigned int line; /* where it stands in the file */
 	char *address;
 	char *tenant_name;
 	const struct conf_tenant *tenant;
 	struct conf_list senders; /* "user@domain" or "*@domain", lower case */
-	bool is_default;
+	int64_t is_default;	  /* 1 or 0 once loaded */
 	int64_t recipients_per_day;
 	int64_t recipients_per_message;
 	int64_t messages_per_minute;
 	int64_t connections;
-	int64_t when_full;   /* enum conf_when_full */
-	int64_t max_wait_ms; /* for FULL_WAIT */
-	int64_t then;	     /* enum conf_when_full: FULL_DEFER or FULL_REJECT */
+	int64_t when_full;	      /* enum conf_when_full */
+	int64_t max_wait_ms;	      /* for FULL_WAIT */
+	int64_t then;		      /* enum conf_when_full: FULL_DEFER or FULL_REJECT */
+	int64_t reserve_for_priority; /* percent of recipients_per_day */
+	int64_t other_senders;	      /* enum conf_other_senders */
 };
 
 struct conf {
@@ -69,6 +127,10 @@ struct conf {
 	size_t tenants;
 	struct conf_mailbox *mailbox;
 	size_t mailboxes;
+	struct conf_source *source;
+	size_t sources;
+	struct conf_limit *limit;
+	size_t limits;
 	struct conf_list queue_directories;
 	struct conf_list relay_hosts;
 	struct conf_list token_users;
@@ -97,6 +159,16 @@ const struct conf_mailbox *conf_mailbox_by_name(const struct conf *conf, const c
 						size_t len);
 /* By address, case-folded. */
 const struct conf_mailbox *conf_mailbox_by_address(const struct conf *conf, const char *address);
+
+/*
+ * Who this is: by login (NULL or "": none), else by client address, most
+ * specific network first, else by local user. NULL: no source says so.
+ */
+const struct conf_source *conf_source_of(const struct conf *conf, const char *login,
+					 const char *client, const char *user);
+
+/* Whether a sender or recipient pattern ("user@domain", "*@domain") matches; both lower case. */
+bool conf_pattern_matches(const char *pattern, const char *address);
 
 /*
  * The recipients that one SMTP transaction to Microsoft may carry: what the

@@ -4,6 +4,7 @@
 #include "base/xalloc.h"
 
 #include <errno.h>
+#include <math.h>
 #include <strings.h>
 #include <unistd.h>
 
@@ -41,7 +42,7 @@ static void fold(char *text)
 			*text = (char)(*text - 'A' + 'a');
 }
 
-static void fold_list(struct conf_list *list)
+void conf_fold_list(struct conf_list *list)
 {
 	for (size_t i = 0; i < list->count; i++)
 		fold(list->item[i]);
@@ -119,6 +120,31 @@ static int fill_cloud(struct conf_tenant *tenant, struct err *err)
 	return 0;
 }
 
+/* Exchange Online's tenant external recipient rate limit: 500 x licences^0.7 + 9,500 a day. */
+static int fill_external(struct conf_tenant *tenant, struct err *err)
+{
+	enum { TRIAL = 5000 };
+	char *end;
+	long n;
+
+	if (!is_set(tenant->licences))
+		return 0;
+	if (tenant->external_recipients_per_day != 0)
+		return err_set(err, ERR_CONFIG,
+			       "sets both licences and external_recipients_per_day; keep one");
+	if (strcmp(tenant->licences, "trial") == 0) {
+		tenant->external_recipients_per_day = TRIAL;
+		return 0;
+	}
+	n = strtol(tenant->licences, &end, 10);
+	if (*end != '\0' || n < 1 || n > 10000000)
+		return err_set(err, ERR_CONFIG,
+			       "licences = %s is neither a number of licences nor \"trial\"",
+			       tenant->licences);
+	tenant->external_recipients_per_day = (int64_t)(500 * pow((double)n, 0.7)) + 9500;
+	return 0;
+}
+
 static int check_tenant(struct conf_tenant *tenant, struct err *err)
 {
 	if (tenant->id[strcspn(tenant->id, "/?#% ")] != '\0')
@@ -130,7 +156,9 @@ static int check_tenant(struct conf_tenant *tenant, struct err *err)
 		return err_set(err, ERR_CONFIG,
 			       "id \"%s\" is no tenant; write the tenant's id or domain",
 			       tenant->id);
-	fold_list(&tenant->accepted_domains);
+	conf_fold_list(&tenant->accepted_domains);
+	if (fill_external(tenant, err) < 0)
+		return -1;
 	if (check_credential(tenant, err) < 0)
 		return -1;
 	return fill_cloud(tenant, err);
@@ -146,13 +174,19 @@ static bool is_address(const char *text)
 	       text[strcspn(text, " \t\"<>,:")] == '\0';
 }
 
+bool conf_is_pattern(const char *text)
+{
+	const char *star = strchr(text, '*');
+
+	return is_address(text) && (star == NULL || (star == text && star[1] == '@'));
+}
+
 static int check_senders(const struct conf_mailbox *mailbox, struct err *err)
 {
 	for (size_t i = 0; i < mailbox->senders.count; i++) {
 		const char *sender = mailbox->senders.item[i];
-		const char *star = strchr(sender, '*');
 
-		if (!is_address(sender) || (star != NULL && (star != sender || star[1] != '@')))
+		if (!conf_is_pattern(sender))
 			return err_set(err, ERR_CONFIG,
 				       "senders: \"%s\" is neither user@domain nor *@domain",
 				       sender);
@@ -182,7 +216,7 @@ static int link_tenant(const struct conf *conf, struct conf_mailbox *mailbox, st
 static int check_mailbox(const struct conf *conf, struct conf_mailbox *mailbox, struct err *err)
 {
 	fold(mailbox->address);
-	fold_list(&mailbox->senders);
+	conf_fold_list(&mailbox->senders);
 	if (!is_address(mailbox->address) || mailbox->address[0] == '*')
 		return err_set(err, ERR_CONFIG, "address \"%s\" is not of the form user@domain",
 			       mailbox->address);
@@ -220,15 +254,15 @@ static int check_mailboxes(struct conf *conf, struct err *err)
 	for (size_t i = 0; i < conf->mailboxes; i++) {
 		struct conf_mailbox *mailbox = &conf->mailbox[i];
 
+		/* With one mailbox there is no choice to make, unless the admin made it. */
+		if (mailbox->is_default < 0)
+			mailbox->is_default = conf->mailboxes == 1;
 		if (check_mailbox(conf, mailbox, err) < 0)
 			return mailbox_error(conf, mailbox, err);
 		for (size_t j = 0; j < i; j++)
 			if (check_pair(conf, &conf->mailbox[j], mailbox, err) < 0)
 				return mailbox_error(conf, mailbox, err);
 	}
-	/* With one mailbox there is no choice to make. */
-	if (conf->mailboxes == 1)
-		conf->mailbox[0].is_default = true;
 	return 0;
 }
 
@@ -258,7 +292,22 @@ int conf_check(struct conf *conf, struct err *err)
 	for (size_t i = 0; i < conf->tenants; i++)
 		if (check_tenant(&conf->tenant[i], err) < 0)
 			return tenant_error(conf, &conf->tenant[i], err);
-	return check_mailboxes(conf, err);
+	if (check_mailboxes(conf, err) < 0 || conf_check_sources(conf, err) < 0)
+		return -1;
+	return conf_check_limits(conf, err);
+}
+
+void conf_check_free(struct conf *conf)
+{
+	for (size_t i = 0; i < conf->sources; i++)
+		free(conf->source[i].network);
+	for (size_t i = 0; i < conf->limits; i++) {
+		struct conf_limit *limit = &conf->limit[i];
+
+		for (size_t j = 0; limit->override != NULL && j < limit->overrides.count; j++)
+			free(limit->override[j].key);
+		free(limit->override);
+	}
 }
 
 /* ---- look-ups ---- */

@@ -6,6 +6,25 @@
 #define IN_TENANT struct conf_tenant
 #define IN_MAILBOX struct conf_mailbox
 
+#define IN_SOURCE struct conf_source
+#define IN_LIMIT struct conf_limit
+
+#define ENTRIES(type, array, count)                                                     \
+	sizeof(struct type), offsetof(struct type, line), offsetof(struct conf, array), \
+		offsetof(struct conf, count)
+
+const struct conf_section_info conf_sections[] = {
+	[CONF_TOP] = {NULL, NULL, "the top level", 0, 0, 0, 0, false},
+	[CONF_TENANT] = {"tenants", "tenant", "a tenant", ENTRIES(conf_tenant, tenant, tenants),
+			 true},
+	[CONF_MAILBOX] = {"mailboxes", "mailbox", "a mailbox",
+			  ENTRIES(conf_mailbox, mailbox, mailboxes), true},
+	[CONF_SOURCE] = {"sources", "source", "a source", ENTRIES(conf_source, source, sources),
+			 false},
+	[CONF_LIMIT] = {"limits", "limit", "a limit", ENTRIES(conf_limit, limit, limits), false},
+};
+const size_t conf_sections_count = ARRAY_LEN(conf_sections);
+
 const struct conf_key conf_keys[] = {
 #define KEY(section, key, type, field, min, max, fallback, choices, doc) \
 	{CONF_##section,                                                 \
@@ -85,11 +104,4 @@ const char *conf_key_alike(enum conf_section section, const char *name)
 		nearer("mailboxes", name, &best, &found);
 	}
 	return found;
-}
-
-const char *conf_section_name(enum conf_section section)
-{
-	static const char *const names[] = {"the top level", "a tenant", "a mailbox"};
-
-	return names[section];
 }

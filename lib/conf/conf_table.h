@@ -4,12 +4,21 @@
 
 #include "base/compat.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-enum conf_section { CONF_TOP, CONF_TENANT, CONF_MAILBOX };
+enum conf_section { CONF_TOP, CONF_TENANT, CONF_MAILBOX, CONF_SOURCE, CONF_LIMIT };
 
-enum conf_type { CONF_STRING, CONF_LIST, CONF_NUMBER, CONF_TIME, CONF_BOOL, CONF_CHOICE };
+enum conf_type {
+	CONF_STRING,
+	CONF_LIST,
+	CONF_NUMBER,
+	CONF_TIME,
+	CONF_BOOL,
+	CONF_CHOICE,
+	CONF_WORD
+};
 
 struct conf_key {
 	enum conf_section section;
@@ -23,6 +32,20 @@ struct conf_key {
 	const char *doc;
 };
 
+/* A section of named entries: "tenants: { contoso: { ... } }". */
+struct conf_section_info {
+	const char *name;    /* NULL: the top level */
+	const char *entry;   /* what one entry is called */
+	const char *article; /* "a tenant" */
+	size_t size;	     /* of an entry's struct, which begins with its name */
+	size_t line;	     /* offset of its line */
+	size_t array, count; /* offsets in struct conf */
+	bool needed;	     /* there must be one */
+};
+
+extern const struct conf_section_info conf_sections[];
+extern const size_t conf_sections_count;
+
 extern const struct conf_key conf_keys[];
 extern const size_t conf_keys_count;
 
@@ -31,8 +54,5 @@ const struct conf_key *conf_key_find(enum conf_section section, const char *name
 
 /* The name of the key most like this one, or NULL when none is alike. */
 const char *conf_key_alike(enum conf_section section, const char *name);
-
-/* "TOP", "TENANT", "MAILBOX" as a reader of the file would call it. */
-const char *conf_section_name(enum conf_section section);
 
 #endif

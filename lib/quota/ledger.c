@@ -14,6 +14,9 @@ enum {
 	WAL_PAGES_MAX = 16384 /* 16 MiB: then writers wait until the WAL can start over */
 };
 
+/* The files of a database. */
+static const char *const parts[] = {"-wal", "-shm", ""};
+
 enum statement {
 	ST_BEGIN,
 	ST_COMMIT,
@@ -119,7 +122,7 @@ static int ask(struct ledger *ledger, const char *text, char *answer, size_t cap
 	return rc == SQLITE_ROW || rc == SQLITE_DONE ? 0 : -1;
 }
 
-static int connect_to(struct ledger *ledger, sqlite3 **db_r, struct err *err)
+static int connect_to(const char *path, sqlite3 **db_r, struct err *err)
 {
 	int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX |
 		    SQLITE_OPEN_NOFOLLOW;
@@ -129,11 +132,11 @@ static int connect_to(struct ledger *ledger, sqlite3 **db_r, struct err *err)
 	 * memory: no lock is taken anew for each transaction, which saves a third
 	 * of its time, and no mapped file can fail on a full disk.
 	 */
-	if (sqlite3_open_v2(ledger->path, db_r, flags, "unix-excl") != SQLITE_OK) {
-		(void)err_set(err, ERR_CONFIG,
-			      "cannot open the ledger %s: %s; may this user write in its folder?",
-			      ledger->path, sqlite3_errmsg(*db_r));
-		return -1;
+	if (sqlite3_open_v2(path, db_r, flags, "unix-excl") != SQLITE_OK) {
+		return err_set(
+			err, ERR_CONFIG,
+			"cannot open the ledger %s: %s; may this user write in its folder?", path,
+			sqlite3_errmsg(*db_r));
 	}
 	(void)sqlite3_busy_timeout(*db_r, BUSY_MS);
 	return 0;
@@ -152,16 +155,9 @@ static int migrate(struct ledger *ledger, struct err *err)
 			       "the ledger %s has schema %lld and this program knows %d: install "
 			       "the newer relay365 again, or move the file away to count anew",
 			       ledger->path, version, LEDGER_SCHEMA);
-	if (version == 0) {
-		if (ask(ledger, "SELECT count(*) FROM sqlite_master", answer, sizeof(answer),
-			err) < 0)
-			return -1;
-		if (strcmp(answer, "0") == 0)
-			return exec(ledger, schema, err);
-	}
 	if (version <= 0) {
 		ledger->damaged = true;
-		return err_set(err, ERR_PERM, "%s is a database of something else", ledger->path);
+		return err_set(err, ERR_PERM, "%s has no ledger in it", ledger->path);
 	}
 	for (; version < LEDGER_SCHEMA; version++)
 		if (exec(ledger, migrations[version - 1], err) < 0)
@@ -169,15 +165,48 @@ static int migrate(struct ledger *ledger, struct err *err)
 	return 0;
 }
 
+static void remove_parts(const char *path)
+{
+	for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
+		char *part = xasprintf("%s%s", path, parts[i]);
+
+		(void)unlink(part);
+		free(part);
+	}
+}
+
+/*
+ * Makes a new file, complete before it gets its name: whoever is killed here
+ * leaves nothing that looks like a damaged ledger.
+ */
+static int create(struct ledger *ledger, struct err *err)
+{
+	char *fresh = xasprintf("%s.new", ledger->path);
+	int rc = -1;
+
+	/* SQLite would read a WAL that was left alone into the new file. */
+	remove_parts(fresh);
+	remove_parts(ledger->path);
+	/* Small pages, as each transaction writes one: half the time of the usual 4096 bytes. */
+	if (connect_to(fresh, &ledger->db, err) == 0 &&
+	    exec(ledger, "PRAGMA page_size = 1024; PRAGMA journal_mode = WAL", err) == 0)
+		rc = exec(ledger, schema, err);
+	(void)sqlite3_close(ledger->db);
+	ledger->db = NULL;
+	if (rc == 0 && rename(fresh, ledger->path) < 0)
+		rc = err_set(err, ERR_CONFIG, "cannot rename %s: %s", fresh, err_no(errno));
+	free(fresh);
+	return rc;
+}
+
 /* Everything that shows whether the file is sound. */
 static int set_up(struct ledger *ledger, struct err *err)
 {
 	char answer[256];
 
-	if (connect_to(ledger, &ledger->db, err) < 0)
+	if (access(ledger->path, F_OK) < 0 && errno == ENOENT && create(ledger, err) < 0)
 		return -1;
-	/* Small pages, as each transaction writes one: half the time of the usual 4096 bytes. */
-	if (ask(ledger, "PRAGMA page_size = 1024", answer, sizeof(answer), err) < 0 ||
+	if (connect_to(ledger->path, &ledger->db, err) < 0 ||
 	    ask(ledger, "PRAGMA journal_mode = WAL", answer, sizeof(answer), err) < 0)
 		return -1;
 	if (strcmp(answer, "wal") != 0)
@@ -199,7 +228,7 @@ static int set_up(struct ledger *ledger, struct err *err)
 		if (sqlite3_prepare_v3(ledger->db, sql[i], -1, SQLITE_PREPARE_PERSISTENT,
 				       &ledger->st[i], NULL) != SQLITE_OK)
 			return failed(ledger, ledger->db, "open", err);
-	if (connect_to(ledger, &ledger->checkpointer, err) < 0)
+	if (connect_to(ledger->path, &ledger->checkpointer, err) < 0)
 		return -1;
 	/* A connection that has read nothing does not know of the WAL, and moves nothing. */
 	if (sqlite3_exec(ledger->checkpointer, "SELECT count(*) FROM counter", NULL, NULL,
@@ -221,7 +250,6 @@ static void tear_down(struct ledger *ledger)
 
 static int move_aside(struct ledger *ledger, struct ledger_news *news, struct err *err)
 {
-	static const char *const parts[] = {"-wal", "-shm", ""};
 	char when[CLOCK_TEXT_MAX], now[CLOCK_TEXT_MAX + 16];
 
 	(void)clock_rfc3339(clock_wall_ms(), when);

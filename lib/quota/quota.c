@@ -190,7 +190,7 @@ static void forecast(struct policy_use *use, struct counter *counter, int64_t ca
 	use->room_at_ms = window_room_at(&counter->window, now_ms, cap, part);
 	use->room =
 		cap - window_used_later(&counter->window, use->room_at_ms) - (part - use->need);
-	use->room_at_ms += whole * counter->window.window_ms;
+	use->room_at_ms += whole * (counter->window.window_ms + counter->window.width_ms);
 }
 
 struct met {

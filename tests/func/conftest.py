@@ -16,6 +16,10 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers", "needs_build: uses relay365's programs; skipped if they are not built, "
         "an error if RELAY365_BUILD is set")
+    config.addinivalue_line("markers", "slow: takes more than about 20 s")
+    config.addinivalue_line(
+        "markers", "milter: keeps the milter busy from many threads; worth a run with a "
+        "ThreadSanitizer build")
 
 
 def _need_mta():

@@ -14,13 +14,15 @@ sanitizer's report, a daemon that died, a secret where none may be.
 import contextlib
 import copy
 import grp
+import json
 import os
 import re
 import secrets
-import shutil
+import subprocess
 import sys
 
 import postfix
+import postfix_conf
 import procs
 import programs
 import relay365_conf
@@ -177,6 +179,25 @@ class Lab:
             " ".join(args), done.returncode, done.stdout, done.stderr)
         return done
 
+    def setup_postfix(self, **options):
+        """Install Postfix with what `relay365 setup postfix` prints.
+
+        options: of make_postfix(). Postfix is not started.
+        """
+        box = self.make_postfix(**options)
+        printed = json.loads(self.relay365("--json", "setup", "postfix").stdout)
+        box.apply(postfix_conf.main_text(printed["main_cf"]), printed["master_cf"],
+                  printed["files"])
+        for name, value in printed["main_cf_last_in_list"].items():
+            box.parameters[name] = " ".join([box.parameters.get(name, ""), value]).strip()
+        # the plugin of the build folder, and Postfix's own default for the rest
+        box.parameters["import_environment"] = " ".join(
+            [postfix_conf.default_value("import_environment"), sasl_path()])
+        if not box.chroot:
+            box.services = postfix_conf.without_chroot(box.services)
+        box.write_config()
+        return box
+
     # -- the end ---------------------------------------------------------------
 
     def log_files(self):
@@ -243,8 +264,7 @@ class Lab:
             found += self.stop()
             found += self.problems()
             if os.environ.get("RELAY365_KEEP"):
-                shutil.copytree(self.folder, self.folder + ".kept", symlinks=True,
-                                ignore=shutil.ignore_patterns("private", "public"))
+                subprocess.run(["cp", "-a", self.folder, self.folder + ".kept"], check=True)
         return found
 
 

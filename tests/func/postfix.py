@@ -22,6 +22,7 @@ import shutil
 import signal
 import smtplib
 import subprocess
+import time
 
 import postfix_conf
 import procs
@@ -108,17 +109,25 @@ class PostfixInstance:
         os.chmod(self.data_dir, 0o700)
         nobody = pwd.getpwnam("nobody")
         os.chown(self.mail_dir, nobody.pw_uid, nobody.pw_gid)
-        procs.write(os.path.join(self.config, "aliases"), "postmaster root\n")
+        self._write("aliases", "postmaster root\n")
         if self.chroot:
             postfix_conf.populate_chroot(self.queue_dir)
         self.write_config()
 
     def write_config(self):
         """Write main.cf and master.cf; start() or reload() makes them count."""
-        procs.write(os.path.join(self.config, "main.cf"),
-                    postfix_conf.main_text(self.parameters))
-        procs.write(os.path.join(self.config, "master.cf"),
-                    postfix_conf.master_text(self.services))
+        self._write("main.cf", postfix_conf.main_text(self.parameters))
+        self._write("master.cf", postfix_conf.master_text(self.services))
+
+    def _write(self, name, text):
+        """A file that looks older than it is.
+
+        Postfix waits until a file has not changed for two seconds, in every
+        process that reads it.
+        """
+        path = procs.write(os.path.join(self.config, name), text)
+        then = time.time() - 10
+        os.utime(path, (then, then))
 
     def set(self, **parameters):
         """Change main.cf parameters (None: back to Postfix's default)."""
@@ -141,7 +150,7 @@ class PostfixInstance:
             path = os.path.normpath(os.path.join(self.config, path))
             if not path.startswith(root):
                 raise ValueError("%s is outside of %s" % (path, root))
-            procs.write(path, text)
+            self._write(path, text)
         self.parameters.update(postfix_conf.parse_main(text_main))
         self.services.update(postfix_conf.parse_master(text_master))
         self.write_config()

@@ -121,6 +121,15 @@ def master_text(services):
     return "".join(text.rstrip() + "\n" for text in services.values())
 
 
+def without_chroot(services):
+    """The same services, each outside of the chroot."""
+    found = {}
+    for key, text in services.items():
+        fields = text.split(None, 5)    # the last: all the rest, line ends too
+        found[key] = " ".join([*fields[:4], "n", fields[5]])
+    return found
+
+
 def _logical_lines(text):
     """Lines with their continuations (kept as lines); comments dropped."""
     lines = []

@@ -218,8 +218,8 @@ def command(folder, config, *args, timeout=60, data=None):
     """Run `relay365 -c CONFIG ARGS`; what subprocess.run() returns."""
     return subprocess.run(
         [program("relay365"), "-c", config, *args], input=data or "",
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=timeout, cwd="/", check=False,
-        env=environment(folder))
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=timeout,
+        cwd="/", check=False, env=environment(folder))
 
 
 def sasl_folders():

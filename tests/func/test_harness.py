@@ -400,6 +400,26 @@ def test_the_usual_laboratory(lab):
             smtp.login("relay@contoso.com", "wrong")
 
 
+@pytest.mark.needs_build
+@CHROOT
+def test_everything_together(lab, chroot):
+    lab.configure()
+    lab.tokend.start()
+    lab.milter.start()
+    box = lab.setup_postfix(chroot=chroot).start()
+    assert lab.tokend.notify.said[0] == "READY=1"
+    sent = box.send("erp@contoso.com", ["a@example.com", "b@contoso.com"])
+    assert sent.ok, sent
+    box.wait_queue_empty()
+    assert {d.status for d in box.status(sent.qid).values()} == {"sent"}
+    (message,) = lab.sim.wait_messages(1)
+    assert message["mailbox"] == "relay@contoso.com"
+    lab.tokend.pause()
+    lab.tokend.resume()
+    lab.relay365("status", status=None)
+    assert lab.close() == []
+
+
 def test_libconfig_language():
     assert relay365_conf.settings({
         "a": True, "b": ["x", 'q"\\'], "c": {"d-e": {"max": 3}}, "n": None,

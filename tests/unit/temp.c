@@ -49,8 +49,10 @@ const char *temp_path(const char *name)
 const char *temp_write(const char *name, const void *data, size_t len, unsigned int mode)
 {
 	const char *path = temp_path(name);
-	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	int fd;
 
+	(void)unlink(path); /* its mode may forbid to write */
+	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	assert_true(fd >= 0);
 	assert_int_equal(write(fd, data, len), len);
 	assert_int_equal(fchmod(fd, (mode_t)mode), 0);

@@ -13,7 +13,7 @@ int temp_leave(void **state);
 /* The path of name in the folder; valid until eight calls later. */
 const char *temp_path(const char *name);
 
-/* Makes or overwrites a file in the folder and gives its path. */
+/* Makes a file in the folder, in place of one that is there, and gives its path. */
 const char *temp_write(const char *name, const void *data, size_t len, unsigned int mode);
 const char *temp_text(const char *name, const char *text);
 

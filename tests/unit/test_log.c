@@ -146,13 +146,13 @@ static void test_debug(void **state)
 	(void)state;
 	for (int debug = 0; debug <= 1; debug++) {
 		log_open("test", LOG_TO_STDERR, false, debug == 1);
-		log_begin(&line, EV_DEBUG, NULL);
+		log_begin(&line, EV_LEASE, NULL);
 		log_str(&line, "a", "b");
 		log_end(&line);
 		if (debug == 0)
 			assert_string_equal(capture(), "");
 		else
-			assert_string_equal(one_line(false), "debug a=b");
+			assert_string_equal(one_line(false), "lease a=b");
 	}
 }
 

@@ -1,0 +1,376 @@
+"""relay365: what it says, what it exits with, and what a reload changes."""
+
+import concurrent.futures
+import json
+import re
+
+import pytest
+
+import flow
+import lab as laboratory
+import procs
+import relay365_conf
+import token_client
+
+pytestmark = pytest.mark.needs_build
+
+ADDRESS = "relay@contoso.com"
+
+
+def rows(lab, daemon):
+    """Name of the mailbox -> what the daemon says of it."""
+    return {row["name"]: row for row in flow.status(lab)[daemon]["mailboxes"]}
+
+
+def json_of(done):
+    assert done.stderr == ""
+    return json.loads(done.stdout)
+
+
+# -- usage -----------------------------------------------------------------------
+
+@pytest.mark.parametrize("args", [
+    [], ["nonsense"], ["check", "more"], ["status", "more"], ["reload", "more"], ["token"],
+    ["token", "a", "b"], ["setup"], ["setup", "exim"], ["--nonsense"]])
+def test_usage(lab, args):
+    lab.configure()
+    done = lab.relay365(*args, status=2)
+    assert done.stdout == "" and "usage: relay365 " in done.stderr
+
+
+def test_help_and_version(lab):
+    lab.configure()
+    done = lab.relay365("--help")
+    assert done.stdout.startswith("usage: relay365 ") and "reload" in done.stdout
+    assert re.fullmatch(r"relay365 \d+\.\d+\S*\n", lab.relay365("--version").stdout)
+
+
+@pytest.mark.parametrize("command", [
+    ["check"], ["status"], ["reload"], ["token", "relay"], ["setup", "postfix"]])
+def test_every_command_refuses_a_broken_file(lab, command):
+    lab.configure(nonsense="x")
+    done = lab.relay365(*command, status=78)
+    assert done.stdout == ""
+    assert re.match(r"relay365: %s:\d+: unknown key \"nonsense\"" % re.escape(lab.config),
+                    done.stderr)
+    said = json_of(lab.relay365("--json", *command, status=78))
+    assert "unknown key" in said["error"]
+
+
+def test_no_file(lab):
+    done = lab.relay365("check", status=78)
+    assert done.stderr == "relay365: cannot read %s: No such file or directory\n" % lab.config
+
+
+# -- check -----------------------------------------------------------------------
+
+def test_check(lab):
+    lab.configure()
+    assert lab.relay365("check").stdout == lab.config + " is well: 1 tenant, 1 mailbox\n"
+    assert json_of(lab.relay365("--json", "check")) == {
+        "configuration": lab.config, "tenants": 1, "mailboxes": 1}
+
+
+def tenant(lab, **keys):
+    usual = relay365_conf.tenant_of(lab.sim, laboratory.TENANT, laboratory.CLIENT_ID,
+                                    lab.secret_file)
+    return {"contoso": {**usual, **keys}}
+
+
+def box(**keys):
+    return {"mailboxes": {"relay": keys}}
+
+
+def boxes(first, second):
+    return {"mailboxes": {
+        "a": {"address": "a@contoso.com", **first}, "b": {"address": "b@contoso.com", **second}}}
+
+
+# (what configure() is given, what check must say behind file and line)
+MISTAKES = {
+    "unknown at the top": ({"postmaste": "x"},
+                           'unknown key "postmaste" in the top level; '
+                           'did you mean "postmaster"?'),
+    "unknown and like nothing": ({"zzz": 1}, 'unknown key "zzz" in the top level; '
+                                 r"see relay365.conf\(5\)"),
+    "unknown in a mailbox": (box(sendres=["*@contoso.com"]),
+                             'unknown key "sendres" in a mailbox; did you mean "senders"?'),
+    "unit missing": (box(max_wait="4"), "max_wait must be a time with its unit in quotes"),
+    "unit unknown": (box(max_wait="4 hours"), "max_wait must be a time with its unit"),
+    "time without quotes": (box(max_wait=4), "max_wait must be a time with its unit"),
+    "time out of range": (box(max_wait="6d"), "max_wait = \"6d\" is out of range"),
+    "number in quotes": (box(recipients_per_day="10000"),
+                         "recipients_per_day must be a whole number without quotes"),
+    "number out of range": (box(recipients_per_day=0), "recipients_per_day = 0 is out of range"),
+    "too many at once": (box(recipients_per_message=1001),
+                         "recipients_per_message = 1001 is out of range: 1 to 1000"),
+    "no such choice": (box(when_full="wiat"), 'when_full = "wiat" is not one of'),
+    "bool in quotes": (box(default="true"), "default must be true or false, without quotes"),
+    "text for a list": (box(senders="*@contoso.com"), "senders must be a list"),
+    "bad pattern": (box(senders=["*contoso.com"]), ".*is neither user@domain nor"),
+    "no address": (box(address="relay"), '.*"relay" is not of the form user@domain'),
+    "no such tenant": (box(tenant="fabrikam"), '.*names tenant "fabrikam", which is not'),
+    "name for no transport": ({"mailboxes": {"Relay_1": {}}}, 'the name of mailbox "Relay_1"'),
+    "sender claimed twice": (boxes({"senders": ["*@contoso.com"]}, {"senders": ["*@Contoso.com"]}),
+                             r'.*claims sender "\*@contoso.com" as mailbox "a" does'),
+    "two defaults": (boxes({"default": True}, {"default": True}),
+                     '.*is a second default beside mailbox "a"'),
+    "address taken": (boxes({}, {"address": "A@contoso.com"}),
+                      '.*has the address of mailbox "a"'),
+}
+
+
+def check_fails(lab, pattern):
+    done = lab.relay365("check", status=78)
+    assert re.match("relay365: %s:\\d+: (?:tenant \"contoso\"|mailbox \"\\w+\")?:? ?%s" % (
+        re.escape(lab.config), pattern), done.stderr), done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("what", MISTAKES)
+def test_check_says_what_is_wrong_and_where(lab, what):
+    changes, pattern = MISTAKES[what]
+    text = lab.configure(**changes)
+    said = check_fails(lab, pattern)
+    line = int(re.match(r"relay365: [^:]+:(\d+):", said).group(1))
+    assert 1 <= line <= len(text.splitlines())
+    key = re.search(r"nonsense|postmaste|zzz|sendres|max_wait|recipients_per_\w+|when_full",
+                    pattern)
+    if key:
+        assert key.group(0) in text.splitlines()[line - 1], "the line is that of the key"
+
+
+@pytest.mark.parametrize("changes, pattern", [
+    ({"client_id": None}, 'tenant "contoso" has no client_id'),
+    ({"id": "common"}, '.*"common" is no tenant'),
+    ({"id": "a/b"}, '.*"a/b" is neither a tenant id nor a domain'),
+    ({"secret_file": None}, ".*has no credential; set certificate and private_key"),
+    ({"certificate": "/tmp/x", "private_key": "/tmp/y"},
+     ".*has both secret_file and a certificate"),
+    ({"secret_file": None, "certificate": "/tmp/x"}, ".*private_key is missing"),
+    ({"secret_file": "/nonexistent/secret"}, ".*cannot read /nonexistent/secret: No such file"),
+    ({"secret_file": "/"}, ".*/ is not a plain file"),
+    ({"scope": None}, '.*has cloud = "custom" and so needs scope'),
+    ({"token_endpoint": "http://login.test/"}, ".*token_endpoint must begin with https://"),
+    ({"cloud": "global"}, '.*which need cloud = "custom"'),
+    ({"smtp_port": 65536}, "smtp_port = 65536 is out of range"),
+    ({"licences_": 5}, 'unknown key "licences_"')])
+def test_check_of_a_tenant(lab, changes, pattern):
+    lab.configure(tenants=tenant(lab, **changes))
+    check_fails(lab, pattern)
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o604, 0o620, 0o666])
+def test_check_of_a_secret_that_others_can_read(lab, mode):
+    lab.configure()
+    procs.write(lab.secret_file, lab.secret, mode)
+    said = check_fails(lab, ".*holds a secret but has mode %04o; run: chmod o-rwx,g-w " % mode)
+    assert lab.secret_file in said
+
+
+def test_check_of_names_given_twice(lab):
+    text = lab.configure()
+    procs.write(lab.config, text + 'postmaster = "again"\n', 0o640)
+    done = lab.relay365("check", status=78)
+    assert "%s:%d: duplicate setting name" % (
+        lab.config, len(text.splitlines()) + 1) in done.stderr
+
+
+def test_check_of_bad_syntax(lab):
+    text = lab.configure()
+    procs.write(lab.config, text + "shadow = = true\n", 0o640)
+    assert "%s:%d: syntax error" % (lab.config, len(text.splitlines()) + 1) in \
+        lab.relay365("check", status=78).stderr
+
+
+def test_two_tenants_and_a_mailbox_of_neither(lab):
+    lab.configure(tenants={**tenant(lab), "other": tenant(lab)["contoso"]})
+    check_fails(lab, ".*has no tenant; there are 2")
+
+
+# -- status ------------------------------------------------------------------------
+
+def test_status_of_what_is_well(lab):
+    lab.configure()
+    lab.tokend.start()
+    lab.milter.start()
+    procs.wait_for(lambda: flow.status(lab)["tokend"]["tokens"][0]["state"] == "valid", 10,
+                   "the token")
+    text = lab.relay365("status").stdout
+    assert "relay365-tokend: up since " in text and "relay365-milter: up since " in text
+    assert "accepted  [....................] 0 of 10000 recipients in 24 h" in text
+    assert text.endswith("\nAll is well.\n")
+    said = json_of(lab.relay365("status", "--json"))
+    assert said["problems"] == []
+    assert said["tokend"]["pid"] == lab.tokend.pid and said["milter"]["pid"] == lab.milter.pid
+
+
+def test_status_of_what_is_down(lab):
+    lab.configure()
+    text = lab.relay365("status", status=1).stdout
+    assert "relay365-tokend: down" in text and "relay365-milter: down" in text
+    assert "relay365-tokend does not answer: cannot connect to " in text
+    said = json_of(lab.relay365("--json", "status", status=1))
+    assert said["tokend"] is None and said["milter"] is None and len(said["problems"]) == 2
+
+
+def test_status_of_a_refused_secret(lab):
+    lab.configure()
+    lab.sim.fault("entra", "aadsts", code=7000222)
+    lab.tokend.start()
+    lab.milter.start()
+    lab.tokend.wait_log("aadsts=7000222")
+    text = lab.relay365("status", status=1).stdout
+    assert re.search(r"^  contoso: AADSTS7000222: .*", text, re.MULTILINE), text
+    assert "last error" in text and "next try in" in text
+
+
+# -- token ---------------------------------------------------------------------------
+
+def test_token_exit_status(lab):
+    lab.configure()
+    down = lab.relay365("token", "relay", status=75)
+    assert down.stdout == "" and "cannot connect to" in down.stderr
+    lab.sim.fault("entra", "aadsts", code=7000215)
+    lab.tokend.start()
+    refused = lab.relay365("token", ADDRESS, status=75)
+    assert refused.stdout == "" and "AADSTS7000215" in refused.stderr
+    unknown = lab.relay365("token", "nobody", status=78)
+    assert unknown.stdout == "" and 'has no mailbox "nobody"' in unknown.stderr
+
+
+# -- setup ---------------------------------------------------------------------------
+
+def test_setup_says_the_same_as_text_and_json(lab):
+    lab.configure()
+    made = json_of(lab.relay365("--json", "setup", "postfix"))
+    text = lab.relay365("setup", "postfix").stdout
+    assert made["master_cf"] in text
+    assert all("%s = %s\n" % item in text for item in {
+        **made["main_cf"], **made["main_cf_last_in_list"]}.items())
+    assert all(content in text for content in made["files"].values())
+    # named from the queue directory, for smtpd(8) with and without chroot
+    assert made["main_cf_last_in_list"]["smtpd_milters"] == "unix:relay365m/milter"
+
+
+@pytest.mark.parametrize("socket, named", [
+    # libmilter and Postfix disagree on how to write this
+    ("inet:8365@127.0.0.1", "inet:127.0.0.1:8365"),
+    ("/run/relay365m/milter", "unix:/run/relay365m/milter"),
+    (None, "unix:relay365m/milter"), ("unix:/run/x", "unix:/run/x")])
+def test_setup_names_the_milter(lab, socket, named):
+    lab.configure(milter_socket=socket)
+    made = json_of(lab.relay365("--json", "setup", "postfix"))
+    assert set(made["main_cf_last_in_list"].values()) == {named}
+
+
+# -- reload --------------------------------------------------------------------------
+
+def start(lab):
+    lab.configure()
+    lab.tokend.start()
+    lab.milter.start()
+
+
+def test_reload(lab):
+    start(lab)
+    done = lab.relay365("reload")
+    assert done.stderr == ""
+    assert "relay365-tokend" in done.stdout and "relay365-milter" in done.stdout
+
+
+def test_reload_of_what_is_down(lab):
+    lab.configure()
+    done = lab.relay365("reload", status=75)
+    assert done.stdout == ""
+    assert done.stderr.count("cannot connect to ") == 2
+    lab.tokend.start()
+    done = lab.relay365("reload", status=75)
+    assert "relay365-tokend" in done.stdout and "relay365-milter: " in done.stderr
+
+
+def test_broken_file_leaves_the_old_one_in_force(lab):
+    start(lab)
+    lab.configure(mailboxes={"relay": {"recipients_per_day": 77, "nonsense": 1}})
+    done = lab.relay365("reload", status=78)
+    assert re.search(r"%s:\d+: unknown key \"nonsense\"" % re.escape(lab.config), done.stderr)
+    # the daemons say it too when they are asked behind the command's back
+    lab.milter.process.send_signal(1)
+    refused = lab.milter.wait_log(r"reload result=refused .*")
+    assert re.search(lab.config + r":\d+: unknown key", refused.group(0))
+    procs.write(lab.config, lab.configure(), 0o640)
+    assert rows(lab, "milter")["relay"]["max"] == 10000
+    assert rows(lab, "tokend")["relay"]["recipients_per_day"] == 10000
+    assert token_client.ask(lab.folder + "/run/token")["status"] == "ok"
+
+
+def test_reload_names_what_needs_a_restart(lab):
+    start(lab)
+    lab.configure(log_format="json")
+    lab.relay365("reload")
+    lab.milter.wait_log(r"reload result=ok by=control restart_for=log_format")
+
+
+def stream(postfix, stop):
+    """Send until told to stop; the number of recipients taken."""
+    n = 0
+    while not stop:
+        sent = postfix.send(flow.SENDER, ["r%d@example.net" % n])
+        assert sent.ok, sent
+        n += 1
+    return n
+
+
+def test_mailbox_comes_and_goes_while_mail_flows(lab):
+    alerts = flow.second_mailbox(lab, messages_per_minute=60000)
+    lab.sim.mailbox(ADDRESS, messages_per_minute=60000)
+    relay = {"address": ADDRESS, "default": True, "messages_per_minute": 6000}
+    second = {"address": alerts, "senders": ["mon@contoso.com"], "messages_per_minute": 6000}
+    lab.configure(mailboxes={"relay": relay, "alerts": second})
+    postfix = flow.wire(lab)    # Postfix knows both from the beginning
+    stop = []
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        flowing = pool.submit(stream, postfix, stop)
+        try:
+            only = {"relay": {**relay, "recipients_per_day": 5000}}
+            come_and_go(lab, postfix, only, {**only, "alerts": second}, alerts)
+        finally:
+            stop.append(True)
+        n = flowing.result()
+    postfix.wait_queue_empty()
+    assert n > 0 and flow.accepted(lab) == n, "the stream never stood still"
+    assert not [d for d in postfix.deliveries() if d.status == "bounced"]
+    assert rows(lab, "milter")["relay"]["used"] == n
+    assert rows(lab, "tokend")["relay"]["delivered"] == n
+
+
+def come_and_go(lab, postfix, one, both, alerts):
+    assert set(rows(lab, "tokend")) == set(rows(lab, "milter")) == {"relay", "alerts"}
+    lab.configure(mailboxes=one)
+    lab.relay365("reload")
+    assert set(rows(lab, "tokend")) == set(rows(lab, "milter")) == {"relay"}
+    assert rows(lab, "milter")["relay"]["max"] == 5000
+    assert rows(lab, "tokend")["relay"]["recipients_per_day"] == 5000
+    sent = postfix.send("mon@contoso.com", ["a@example.net"])
+    postfix.wait_status(sent.qid, "deferred")
+    assert flow.accepted(lab, alerts) == 0
+    lab.configure(mailboxes=both)
+    lab.relay365("reload")
+    postfix.flush()
+    postfix.wait_status(sent.qid, "sent")
+    assert flow.accepted(lab, alerts) == 1
+
+
+def test_reload_changes_limits(lab):
+    lab.configure(mailboxes={"relay": {"recipients_per_day": 3, "when_full": "reject"}})
+    postfix = flow.wire(lab)
+    sent = postfix.send(flow.SENDER, flow.numbers(3))
+    postfix.wait_status(sent.qid, "sent", 3)
+    assert postfix.send(flow.SENDER, ["late@example.net"]).code == 550
+    lab.configure(mailboxes={"relay": {"recipients_per_day": 4, "when_full": "defer"}})
+    lab.relay365("reload")
+    assert rows(lab, "milter")["relay"]["used"] == 3, "the use is kept"
+    sent = postfix.send(flow.SENDER, flow.numbers(2))
+    assert [r[0] for r in sent.refused.values()] == [451]
+    postfix.wait_status(sent.qid, "sent")
+    assert rows(lab, "tokend")["relay"]["delivered"] == 4

@@ -1,0 +1,237 @@
+"""One token request, however many wait; renewal in time; no request too many."""
+
+import concurrent.futures
+import time
+
+import pytest
+
+import flow
+import lab as laboratory
+import procs
+import token_client
+
+pytestmark = pytest.mark.needs_build
+
+CROWD = 50
+ADDRESS = "relay@contoso.com"
+# a form that is not percent-encoded would spoil each of these
+SECRETS = ["a+b&c=d%zz~", "%41%2B", "a b", "=&client_secret=x", "~~", "+", "ü€"]
+
+
+def socket_of(lab):
+    return lab.folder + "/run/token"
+
+
+def requests(lab):
+    """Token requests that Entra has seen, finished or not."""
+    return lab.sim.state()["entra"]["count"].get(flow.relay365_conf_tenant(lab), {}).get("all", 0)
+
+
+def token_status(lab):
+    return flow.status(lab)["tokend"]["tokens"][0]
+
+
+def wait_for_crowd(lab, n=CROWD):
+    procs.wait_for(lambda: token_status(lab)["waiters"] >= n, 20,
+                   lambda: "%d waiters: %s" % (n, token_status(lab)))
+
+
+def roomy(lab, **more):
+    """A mailbox through which all of a crowd may send at once."""
+    lab.sim.mailbox(ADDRESS, tenant=flow.relay365_conf_tenant(lab), send_as=["*"],
+                    max_connections=100, messages_per_minute=60000)
+    lab.configure(mailboxes={"relay": {"connections": 100, "messages_per_minute": 60000,
+                                       "recipients_per_message": 10}}, **more)
+
+
+def lives(lab, seconds, **more):
+    lab.sim.tenant(flow.relay365_conf_tenant(lab), expires_in=seconds, **more)
+
+
+def hold_entra(lab, after=0):
+    """Requests are answered when the fault is cleared, and not before."""
+    lab.sim.fault("entra", "delay", seconds=60, after=after)
+
+
+def crowd(lab):
+    return [token_client.Client(socket_of(lab)) for _ in range(CROWD)]
+
+
+def check_crowd(clients):
+    got = token_client.answers(clients)
+    assert [a["status"] for a in got] == ["ok"] * CROWD
+    assert len({a["token"] for a in got}) == 1
+    for client in clients:
+        client.close()
+
+
+def send_crowd(postfix):
+    """Fifty messages into the queue, quickly."""
+    def share(first):
+        return [postfix.send(flow.SENDER, ["r%d@example.net" % n]) for n in range(first, CROWD, 5)]
+
+    with concurrent.futures.ThreadPoolExecutor(5) as pool:
+        assert all(s.ok for part in pool.map(share, range(5)) for s in part)
+
+
+def check_arrived(lab, postfix):
+    lab.sim.wait_messages(CROWD)
+    postfix.wait_queue_empty()
+    assert {d.status for d in postfix.deliveries()} == {"sent"}, "nobody was deferred"
+
+
+# -- cold ----------------------------------------------------------------------
+
+def test_crowd_at_a_cold_token(lab):
+    roomy(lab)
+    hold_entra(lab)
+    lab.tokend.start()
+    clients = crowd(lab)
+    wait_for_crowd(lab)
+    assert not any(c.answered() for c in clients)
+    lab.sim.clear()
+    check_crowd(clients)
+    assert requests(lab) == 1
+
+
+def test_deliveries_at_a_cold_token(lab):
+    roomy(lab)
+    hold_entra(lab)
+    postfix = flow.wire(lab, milter=False)
+    send_crowd(postfix)
+    wait_for_crowd(lab)
+    assert lab.sim.messages() == []
+    lab.sim.clear()
+    check_arrived(lab, postfix)
+    assert requests(lab) == 1
+
+
+def test_crowd_hears_of_one_failure(lab):
+    roomy(lab)
+    lab.sim.fault("entra", "aadsts", code=7000215)
+    hold_entra(lab)
+    lab.tokend.start()
+    procs.wait_for(lambda: requests(lab) == 1, 10, "the first request")
+    got = token_client.answers(crowd(lab))
+    assert {a["status"] for a in got} == {"later"}
+    assert all("AADSTS7000215" in a["reason"] and int(a["retry_after"]) >= 1 for a in got)
+    assert requests(lab) == 1
+
+
+# -- expired -------------------------------------------------------------------
+
+def expire(lab):
+    """Let the first token end while its renewal hangs."""
+    lives(lab, 11)      # renewed after half of that, not given out in its last 5 s
+    hold_entra(lab, after=1)
+    lab.tokend.start()
+    procs.wait_for(lambda: token_status(lab)["state"] == "valid", 10, "the first token")
+    lives(lab, 3600)
+    procs.wait_for(lambda: token_status(lab)["state"] != "valid", 20, "its end")
+    assert requests(lab) == 2, "one for the token, one renewal under way"
+
+
+def test_crowd_at_an_expired_token(lab):
+    roomy(lab)
+    expire(lab)
+    clients = crowd(lab)
+    wait_for_crowd(lab)
+    assert not any(c.answered() for c in clients)
+    lab.sim.clear()
+    check_crowd(clients)
+    assert requests(lab) == 2
+
+
+def test_deliveries_at_an_expired_token(lab):
+    roomy(lab)
+    expire(lab)
+    postfix = flow.wire(lab, milter=False, start=False)
+    postfix.start()
+    send_crowd(postfix)
+    wait_for_crowd(lab)
+    lab.sim.clear()
+    check_arrived(lab, postfix)
+    assert requests(lab) == 2
+
+
+def test_token_that_ends_while_the_machine_sleeps(lab):
+    """Everything is late when tokend wakes: the timer and fifty clients at once."""
+    roomy(lab)
+    lives(lab, 8)
+    lab.tokend.start()
+    procs.wait_for(lambda: token_status(lab)["state"] == "valid", 10, "the first token")
+    end = lab.sim.state()["entra"]["requests"][0]["time"] + 8
+    lives(lab, 3600)
+    lab.tokend.pause()
+    clients = crowd(lab)
+    procs.wait_for(lambda: time.time() > end, 20, "the token's end")
+    lab.tokend.resume()
+    check_crowd(clients)
+    assert requests(lab) == 2
+
+
+# -- renewal -------------------------------------------------------------------
+
+def test_renewed_without_mail(lab):
+    roomy(lab)
+    lives(lab, 14)      # more than twice the 5 s that a token must have left
+    lab.tokend.start()
+    procs.wait_for(lambda: token_status(lab)["state"] == "valid", 10, "the first token")
+    seen = set()
+
+    def renewed_twice():
+        seen.add(token_status(lab)["state"])
+        return requests(lab) >= 3
+
+    procs.wait_for(renewed_twice, 30, "two renewals")
+    assert seen == {"valid"}, "there was a token all the time"
+    times = [r["time"] for r in lab.sim.state()["entra"]["requests"]]
+    gaps = [b - a for a, b in zip(times, times[1:])]
+    assert all(5.5 < gap < 8 for gap in gaps), gaps
+    assert lab.sim.state()["smtp"]["connections"] == 0
+
+
+def test_renewed_when_entra_says(lab):
+    roomy(lab)
+    lives(lab, 3600, refresh_in=2)
+    lab.tokend.start()
+    procs.wait_for(lambda: requests(lab) >= 2, 10, "a renewal after two seconds")
+    times = [r["time"] for r in lab.sim.state()["entra"]["requests"]]
+    assert 1.5 < times[1] - times[0] < 4
+
+
+def test_valid_token_is_served_during_an_outage(lab):
+    roomy(lab)
+    lives(lab, 3600, refresh_in=1)
+    lab.sim.fault("entra", "status", status=503, after=1)
+    lab.tokend.start()
+    procs.wait_for(lambda: requests(lab) >= 2, 10, "a renewal that fails")
+    procs.wait_for(lambda: "last_error" in token_status(lab), 10, "the failure")
+    assert token_status(lab)["state"] == "valid"
+    assert token_client.ask(socket_of(lab))["status"] == "ok"
+
+
+def test_no_request_while_valid(lab):
+    roomy(lab)
+    postfix = flow.wire(lab, milter=False)
+    procs.wait_for(lambda: token_status(lab)["state"] == "valid", 10, "the token")
+    tokens = {token_client.ask(socket_of(lab))["token"] for _ in range(CROWD)}
+    tokens |= {lab.relay365("token", "relay", secret_output=True).stdout.strip()}
+    send_crowd(postfix)
+    check_arrived(lab, postfix)
+    assert len(tokens) == 1 and requests(lab) == 1
+
+
+# -- secrets -------------------------------------------------------------------
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("ending", ["", "\r\n"], ids=["bare", "crlf"])
+def test_secret_arrives_as_it_is(lab, secret, ending):
+    lab.sim.client(laboratory.TENANT, laboratory.CLIENT_ID, secrets=[secret])
+    procs.write(lab.secret_file, secret + ending, 0o600)
+    lab.configure()
+    lab.tokend.start()
+    answer = token_client.ask(socket_of(lab))
+    assert answer["status"] == "ok", answer
+    [request] = lab.sim.state()["entra"]["requests"]
+    assert request["body_keys"] == ["grant_type", "client_id", "scope", "client_secret"]

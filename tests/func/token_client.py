@@ -1,0 +1,57 @@
+"""The token protocol, spoken to relay365-tokend's `token` socket by Python."""
+
+import select
+import socket
+import time
+
+ADDRESS = "relay@contoso.com"
+
+
+class Client:
+    """One connection: one request, and the lease lasts as long as it is open."""
+
+    def __init__(self, path, mailbox=ADDRESS, verb="lease", timeout=40):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(timeout)
+        self.sock.connect(path)
+        self.buffer = b""
+        text = "relay365=1\nverb=%s\nmailbox=%s\n\n" % (verb, mailbox)
+        self.sock.sendall(text.encode())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_args):
+        self.close()
+
+    def answer(self):
+        """Wait for the answer: key -> value; None if it hung up without one."""
+        while b"\n\n" not in self.buffer:
+            data = self.sock.recv(65536)
+            if not data:
+                return None
+            self.buffer += data
+        lines = self.buffer.decode().split("\n\n", 1)[0].split("\n")
+        return dict(line.split("=", 1) for line in lines)
+
+    def answered(self):
+        return bool(self.buffer) or bool(select.select([self.sock], [], [], 0)[0])
+
+    def close(self):
+        self.sock.close()
+
+
+def ask(path, mailbox=ADDRESS, verb="lease"):
+    """The answer to one request, whose connection is closed at once."""
+    with Client(path, mailbox, verb) as client:
+        return client.answer()
+
+
+def answers(clients, timeout=40):
+    """What all of them are told, in their order."""
+    end = time.monotonic() + timeout
+    found = []
+    for client in clients:
+        client.sock.settimeout(max(0.1, end - time.monotonic()))
+        found.append(client.answer())
+    return found

@@ -1,0 +1,402 @@
+#include "base/compat.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "milter/session.h"
+
+#include "base/clock.h"
+#include "milter/limits.h"
+#include "milter/route.h"
+
+#include <unistd.h>
+
+#include "temp.h"
+
+#define MINUTE 60000LL
+#define T0 (1795442825000LL / MINUTE * MINUTE) /* 14:07 UTC */
+
+/* Linked with --wrap: the clocks are the tests'. */
+static int64_t wall_ms, boot_ms;
+int64_t __wrap_clock_wall_ms(void);
+int64_t __wrap_clock_boot_ms(void);
+
+int64_t __wrap_clock_wall_ms(void)
+{
+	return wall_ms;
+}
+
+int64_t __wrap_clock_boot_ms(void)
+{
+	return boot_ms;
+}
+
+static struct {
+	struct live *live;
+	struct quota *quota;
+	struct session *session;
+	struct reply reply;
+	char reason[SESSION_REASON_MAX];
+} t;
+
+/* A configuration with these settings for the mailbox "relay", and more at the top. */
+static const char *write_conf(const char *relay, const char *top)
+{
+	static char text[2048];
+
+	(void)temp_write("secret", "x", 1, 0600);
+	(void)snprintf(
+		text, sizeof(text),
+		"tenants: { contoso: { id = \"contoso.com\"; client_id = \"1-2\";"
+		" secret_file = \"%s\"; accepted_domains = [\"contoso.com\"]; }; };\n"
+		"mailboxes: {\n"
+		" relay: { address = \"Relay@contoso.com\"; tenant = \"contoso\"; default = true;"
+		" senders = [\"*@contoso.com\"]; %s };\n"
+		" erp: { address = \"erp@contoso.com\"; tenant = \"contoso\";"
+		" senders = [\"erp@contoso.com\", \"*@erp.contoso.com\"];"
+		" recipients_per_day = 4; when_full = \"reject\"; };\n"
+		"};\nrelay_hosts = [\"smtp.office365.com\", \"office365\"];\n%s\n",
+		temp_path("secret"), relay, top);
+	return temp_text("relay365.conf", text);
+}
+
+static void begin(const char *relay, const char *top)
+{
+	struct quota_limit *limits;
+	struct err err = ERR_INIT;
+	struct conf *conf = conf_load(write_conf(relay, top), &err);
+	size_t count;
+
+	if (conf == NULL)
+		fail_msg("%s", err.text);
+	limits = limits_from_conf(conf, &count);
+	t.quota = quota_open(temp_path("ledger.db"), limits, count, &err);
+	assert_non_null(t.quota);
+	free(limits);
+	t.live = live_new(conf, t.quota);
+	t.session = session_new(t.live, t.quota);
+}
+
+static int enter(void **state)
+{
+	wall_ms = T0;
+	boot_ms = 1000000;
+	memset(&t, 0, sizeof(t));
+	return temp_enter(state);
+}
+
+static int leave(void **state)
+{
+	session_free(&t.session);
+	live_free(&t.live);
+	quota_close(&t.quota);
+	return temp_leave(state);
+}
+
+static void mail(const char *sender)
+{
+	struct session_mail m = {.sender = sender, .client = "10.1.0.5", .own_host = "mx.local"};
+
+	session_mail(t.session, &m);
+}
+
+static void simulated_mail(const char *sender)
+{
+	struct session_mail m = {.sender = sender,
+				 .client = "127.0.0.1",
+				 .queue_id = "4XyZ",
+				 .simulated = true,
+				 .own_host = "mx.local"};
+
+	session_mail(t.session, &m);
+}
+
+/* "" when the recipient is taken, else the reply's text with its codes. */
+static const char *rcpt(const char *recipient, const char *mailer, const char *host)
+{
+	struct session_rcpt r = {.recipient = recipient, .mailer = mailer, .host = host};
+	static char text[sizeof(struct reply) + 8];
+
+	if (session_rcpt(t.session, &r, &t.reply) == SESSION_CONTINUE)
+		return "";
+	(void)snprintf(text, sizeof(text), "%s %s %s", t.reply.code, t.reply.status,
+		       t.reply.text);
+	return text;
+}
+
+static const char *to_relay(const char *recipient)
+{
+	return rcpt(recipient, "relay365-relay", "smtp.office365.com");
+}
+
+static enum session_result end(void)
+{
+	return session_end(t.session, "4XyZ", true, &t.reply, t.reason);
+}
+
+static int64_t used(const char *address)
+{
+	struct quota_row row;
+
+	quota_look(t.quota, LIMITS_DAY, address, &row);
+	return row.used + 1000 * row.reserved;
+}
+
+static void test_accept(void **state)
+{
+	(void)state;
+	begin("recipients_per_day = 100; when_full = \"defer\";", "");
+	mail("<someone@contoso.com>");
+	assert_string_equal(to_relay("<a@example.com>"), "");
+	assert_string_equal(to_relay("<b@Contoso.com>"), "");
+	assert_string_equal(rcpt("<local@mx.local>", "local", "mx.local"), "");
+	assert_string_equal(rcpt("<x@y.z>", "relay365-nobody", "y.z"), "");
+	assert_int_equal(used("relay@contoso.com"), 2000);
+	assert_int_equal(end(), SESSION_CONTINUE);
+	assert_int_equal(used("relay@contoso.com"), 2);
+	session_abort(t.session);
+	session_abort(t.session);
+	assert_int_equal(used("relay@contoso.com"), 2);
+}
+
+/* Whatever ends a message gives back what it had reserved. */
+static void test_no_message(void **state)
+{
+	(void)state;
+	begin("recipients_per_day = 100; when_full = \"defer\";", "");
+	mail("<a@contoso.com>");
+	(void)to_relay("<a@example.com>");
+	session_abort(t.session);
+	assert_int_equal(used("relay@contoso.com"), 0);
+	assert_string_equal(to_relay("<a@example.com>"), ""); /* no MAIL: not a message */
+	assert_int_equal(end(), SESSION_CONTINUE);
+	mail("<a@contoso.com>");
+	(void)to_relay("<a@example.com>");
+	mail("<a@contoso.com>");
+	assert_int_equal(used("relay@contoso.com"), 0);
+	(void)to_relay("<a@example.com>");
+	session_free(&t.session);
+	assert_int_equal(used("relay@contoso.com"), 0);
+}
+
+static void test_refusals(void **state)
+{
+	(void)state;
+	begin("recipients_per_day = 3; recipients_per_message = 2; when_full = \"defer\";", "");
+	mail("<a@contoso.com>");
+	assert_string_equal(to_relay("<a@example.com>"), "");
+	assert_string_equal(to_relay("<b@example.com>"), "");
+	assert_string_equal(to_relay("<c@example.com>"),
+			    "452 4.5.3 relay@contoso.com: a message may have 2 recipients; send "
+			    "it to the others once more");
+	assert_int_equal(end(), SESSION_CONTINUE);
+	wall_ms += MINUTE;
+	boot_ms += MINUTE;
+	mail("<a@contoso.com>");
+	assert_string_equal(to_relay("<a@example.com>"), "");
+	assert_string_equal(to_relay("<b@example.com>"),
+			    "451 4.7.1 relay@contoso.com: 3 of 3 recipients used in 24 h; room "
+			    "for 2 at 2026-11-24 14:08 UTC");
+	assert_int_equal(end(), SESSION_CONTINUE);
+	mail("<ERP@contoso.com>");
+	for (int i = 0; i < 4; i++)
+		assert_string_equal(rcpt("<a@example.com>", "relay365-erp", ""), "");
+	assert_int_equal(end(), SESSION_CONTINUE);
+	mail("<erp@contoso.com>");
+	assert_string_equal(rcpt("<a@example.com>", "relay365-erp", ""),
+			    "550 5.7.1 erp@contoso.com: 4 of 4 recipients used in 24 h; room for "
+			    "4 at 2026-11-24 14:09 UTC");
+	assert_int_equal(end(), SESSION_CONTINUE);
+}
+
+static void test_hold(void **state)
+{
+	(void)state;
+	begin("recipients_per_day = 1; when_full = \"hold\";", "");
+	mail("<a@contoso.com>");
+	assert_string_equal(to_relay("<a@example.com>"), "");
+	assert_int_equal(end(), SESSION_CONTINUE);
+	mail("<a@contoso.com>");
+	assert_string_equal(to_relay("<b@example.com>"), "");
+	assert_int_equal(end(), SESSION_HOLD);
+	assert_string_equal(t.reason, "relay@contoso.com: 1 of 1 recipients used in 24 h");
+	assert_int_equal(used("relay@contoso.com"), 2);
+	mail("<a@contoso.com>");
+	assert_string_equal(to_relay("<b@example.com>"), "");
+	assert_int_equal(session_end(t.session, NULL, false, &t.reply, t.reason), SESSION_REFUSE);
+	assert_string_equal(t.reply.code, "451");
+	assert_int_equal(used("relay@contoso.com"), 2);
+}
+
+static void test_shadow(void **state)
+{
+	(void)state;
+	begin("recipients_per_day = 1; recipients_per_message = 1; when_full = \"reject\";",
+	      "shadow = true;");
+	mail("<a@contoso.com>");
+	for (int i = 0; i < 5; i++)
+		assert_string_equal(to_relay("<a@example.com>"), "");
+	assert_int_equal(end(), SESSION_CONTINUE);
+	assert_int_equal(used("relay@contoso.com"), 5);
+}
+
+/* The MTA plays a session: no RCPT is refused, the message is, at its end. */
+static void test_simulated(void **state)
+{
+	(void)state;
+	begin("recipients_per_day = 3; recipients_per_message = 2; when_full = \"defer\";", "");
+	simulated_mail("<root@contoso.com>");
+	for (int i = 0; i < 3; i++)
+		assert_string_equal(rcpt("<a@example.com>", NULL, NULL), "");
+	assert_string_equal(rcpt("<root@mx.local>", NULL, NULL), ""); /* stays here */
+	assert_string_equal(rcpt("<root@localhost.localdomain>", NULL, NULL), "");
+	assert_string_equal(rcpt("root", NULL, NULL), "");
+	assert_int_equal(end(), SESSION_CONTINUE);
+	assert_int_equal(used("relay@contoso.com"), 3);
+	simulated_mail("<root@contoso.com>");
+	assert_string_equal(rcpt("<a@example.com>", NULL, NULL), "");
+	assert_string_equal(rcpt("<b@example.com>", NULL, NULL), "");
+	assert_int_equal(end(), SESSION_REFUSE);
+	assert_string_equal(t.reply.code, "451");
+	assert_int_equal(used("relay@contoso.com"), 3);
+	simulated_mail("<erp@contoso.com>"); /* its own mailbox, and more than that can hold */
+	for (int i = 0; i < 5; i++)
+		assert_string_equal(rcpt("<a@example.com>", NULL, NULL), "");
+	assert_int_equal(end(), SESSION_REFUSE);
+	assert_string_equal(t.reply.code, "550");
+	assert_string_equal(t.reply.status, "5.7.1");
+	assert_int_equal(used("erp@contoso.com"), 0);
+}
+
+static void test_ledger_error(void **state)
+{
+	(void)state;
+	begin("recipients_per_day = 3; when_full = \"defer\";", "");
+	mail("<a@contoso.com>");
+	assert_string_equal(to_relay("<a@example.com>"), "");
+	quota_shut(t.quota);
+	assert_int_equal(end(), SESSION_REFUSE);
+	assert_string_equal(t.reply.code, "451");
+	assert_string_equal(t.reply.status, "4.3.0");
+	assert_int_equal(used("relay@contoso.com"), 0);
+}
+
+static void test_ledger_error_accepted(void **state)
+{
+	(void)state;
+	begin("recipients_per_day = 3; when_full = \"defer\";", "on_ledger_error = \"accept\";");
+	mail("<a@contoso.com>");
+	assert_string_equal(to_relay("<a@example.com>"), "");
+	quota_shut(t.quota);
+	assert_int_equal(end(), SESSION_CONTINUE);
+	assert_int_equal(used("relay@contoso.com"), 1);
+}
+
+static void test_reload(void **state)
+{
+	struct err err = ERR_INIT;
+	char restart[256];
+
+	(void)state;
+	begin("recipients_per_day = 3; when_full = \"defer\";", "");
+	mail("<a@contoso.com>");
+	assert_string_equal(to_relay("<a@example.com>"), "");
+	assert_string_equal(to_relay("<b@example.com>"), "");
+	(void)write_conf("recipients_per_day = 2; when_full = \"defer\";", "log = \"stderr\";");
+	assert_int_equal(live_reload(t.live, restart, &err), 0);
+	assert_string_equal(restart, "log");
+	assert_string_not_equal(to_relay("<c@example.com>"), ""); /* counts at once */
+	assert_int_equal(end(), SESSION_CONTINUE);
+	(void)write_conf("recipients_per_day = \"many\";", "");
+	assert_int_equal(live_reload(t.live, restart, &err), -1);
+	assert_non_null(strstr(err.text, "relay365.conf:"));
+	mail("<a@contoso.com>");
+	assert_string_not_equal(to_relay("<a@example.com>"), "");
+	assert_int_equal(used("relay@contoso.com"), 2);
+}
+
+static void test_route(void **state)
+{
+	static const struct {
+		const char *mailer, *host, *sender, *mailbox;
+	} cases[] = {
+		{"relay365-erp", "x", "anybody@else.where", "erp"},
+		{"relay365-", "x", "a@contoso.com", NULL},
+		{"relay365-er", "x", "a@contoso.com", NULL},
+		{"smtp", "other.example", "a@contoso.com", NULL},
+		{"error", "5.1.1", "a@contoso.com", NULL},
+		{NULL, NULL, "a@contoso.com", NULL},
+		{"relay", "office365", "a@contoso.com", "relay"},
+		{"relay", "OFFICE365", "erp@contoso.com", "erp"},
+		{"relay", "[smtp.office365.com]", "ERP@Contoso.com", "erp"},
+		{"smtp", "[smtp.office365.com]:587", "x@erp.contoso.com", "erp"},
+		{"smtp", "smtp.office365.com:587", "x@sub.erp.contoso.com", "relay"},
+		{"smtp", "smtp.office365.com", "", "relay"}, /* the null sender */
+		{"smtp", "smtp.office365.com", "a@else.where", "relay"},
+		{"smtp", "[]", "a@contoso.com", NULL},
+		{"smtp", "", "a@contoso.com", NULL},
+	};
+	struct live_conf *live;
+
+	(void)state;
+	begin("", "");
+	live = live_get(t.live);
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		const struct conf_mailbox *m = route_mailbox(live_conf(live), cases[i].mailer,
+							     cases[i].host, cases[i].sender);
+
+		if (cases[i].mailbox == NULL
+			    ? m != NULL
+			    : m == NULL || strcmp(m->name, cases[i].mailbox) != 0)
+			fail_msg("case %zu: %s", i, m == NULL ? "none" : m->name);
+	}
+	live_put(&live);
+}
+
+static void test_addresses(void **state)
+{
+	static const struct {
+		const char *smtp, *address, *domain;
+	} cases[] = {
+		{"<a@b.c>", "a@b.c", "b.c"},
+		{"a@b.c", "a@b.c", "b.c"},
+		{"<>", "", ""},
+		{"", "", ""},
+		{"<a>", "a", ""},
+		{"<", "", ""},
+		{">", "", ""},
+		{"\"x@y\"@b.c", "\"x@y\"@b.c", "b.c"},
+	};
+	char address[ROUTE_ADDRESS_MAX + 1], longer[1000];
+
+	(void)state;
+	begin("", "");
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		route_address(cases[i].smtp, address);
+		assert_string_equal(address, cases[i].address);
+		assert_string_equal(route_domain(address), cases[i].domain);
+	}
+	memset(longer, 'x', sizeof(longer));
+	longer[sizeof(longer) - 1] = '\0';
+	route_address(longer, address);
+	assert_int_equal(strlen(address), ROUTE_ADDRESS_MAX);
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, enter, leave)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_accept),	 TEST(test_no_message), TEST(test_refusals),
+		TEST(test_hold),	 TEST(test_shadow),	TEST(test_simulated),
+		TEST(test_ledger_error), TEST(test_reload),	TEST(test_ledger_error_accepted),
+		TEST(test_route),	 TEST(test_addresses),
+	};
+
+	return cmocka_run_group_tests_name("session", tests, NULL, NULL);
+}
