@@ -31,6 +31,7 @@ struct ctl {
 };
 
 int ctl_check(const struct ctl *ctl);
+int ctl_limits(const struct ctl *ctl);
 int ctl_reload(const struct ctl *ctl);
 int ctl_setup(const struct ctl *ctl);
 int ctl_status(const struct ctl *ctl);

@@ -16,6 +16,8 @@ static const struct command {
 	{"check", "", "read the configuration and say what is wrong with it", ctl_check},
 	{"status", "[--json]", "tokens, what was accepted and delivered, and the limits",
 	 ctl_status},
+	{"limits", "", "each limit in force, where it comes from and who uses it most",
+	 ctl_limits},
 	{"reload", "", "let the daemons read the configuration again", ctl_reload},
 	{"token", "MAILBOX", "print an access token, for programs that ask for one", ctl_token},
 	{"setup", "postfix", "print what Postfix needs to deliver through relay365", ctl_setup},

@@ -93,6 +93,104 @@ static int verb_status(void *context, const struct kv_message *request, cJSON **
 	return 0;
 }
 
+/* The fullest keys of a limit, fullest first. */
+enum { TOP_KEYS = 5 };
+
+struct top {
+	const struct quota_limit *limit;
+	struct {
+		char key[QUOTA_KEY_MAX + 1];
+		int64_t used, room_at_wall_ms;
+	} row[TOP_KEYS];
+	size_t count;
+	size_t keys;
+};
+
+static bool is_of(const struct quota_row *row, const struct quota_limit *limit)
+{
+	return strcmp(row->limit->name, limit->name) == 0 &&
+	       strcmp(row->limit->key, limit->key) == 0;
+}
+
+static void keep_top(void *arg, const struct quota_row *row)
+{
+	struct top *top = arg;
+	size_t at;
+
+	if (!is_of(row, top->limit) || row->used == 0)
+		return;
+	top->keys++;
+	for (at = top->count; at > 0 && top->row[at - 1].used < row->used; at--)
+		if (at < TOP_KEYS)
+			top->row[at] = top->row[at - 1];
+	if (at == TOP_KEYS)
+		return;
+	(void)snprintf(top->row[at].key, sizeof(top->row[at].key), "%s", row->key);
+	top->row[at].used = row->used;
+	top->row[at].room_at_wall_ms = row->used < top->limit->max ? 0 : row->room_at_wall_ms;
+	if (top->count < TOP_KEYS)
+		top->count++;
+}
+
+static cJSON *limit_json(const struct conf *conf, const struct quota_limit *limit,
+			 const struct top *top)
+{
+	cJSON *json = cJSON_CreateObject();
+	cJSON *keys;
+	char from[4200];
+
+	if (limit->conf == NULL)
+		(void)snprintf(from, sizeof(from), "built in");
+	else
+		(void)snprintf(from, sizeof(from), "%s:%u", conf->path, limit->conf->line);
+	(void)cJSON_AddStringToObject(json, "limit", limit->name);
+	if (limit->key[0] != '\0')
+		(void)cJSON_AddStringToObject(json, "only", limit->key);
+	(void)cJSON_AddStringToObject(json, "per", policy_per_name(limit->per));
+	(void)cJSON_AddStringToObject(json, "count", policy_count_name(limit->count));
+	(void)cJSON_AddNumberToObject(json, "max", (double)limit->max);
+	(void)cJSON_AddNumberToObject(json, "window_s", (double)limit->window_ms / 1000);
+	(void)cJSON_AddStringToObject(json, "action", policy_action_name(limit->action));
+	(void)cJSON_AddBoolToObject(json, "shadow", limit->shadow);
+	(void)cJSON_AddStringToObject(json, "from", from);
+	(void)cJSON_AddNumberToObject(json, "keys", (double)top->keys);
+	keys = cJSON_AddArrayToObject(json, "top");
+	for (size_t i = 0; i < top->count; i++) {
+		cJSON *item = cJSON_CreateObject();
+
+		(void)cJSON_AddStringToObject(item, "key", top->row[i].key);
+		(void)cJSON_AddNumberToObject(item, "used", (double)top->row[i].used);
+		add_time(item, "room_at", top->row[i].room_at_wall_ms);
+		(void)cJSON_AddItemToArray(keys, item);
+	}
+	return json;
+}
+
+static int verb_limits(void *context, const struct kv_message *request, cJSON **json_r,
+		       struct err *err)
+{
+	struct milter_control *control = context;
+	struct live_conf *live = live_get(control->live);
+	const struct conf *conf = live_conf(live);
+	size_t count;
+	struct quota_limit *limits = limits_from_conf(conf, &count);
+	cJSON *list;
+
+	(void)request;
+	(void)err;
+	*json_r = cJSON_CreateObject();
+	list = cJSON_AddArrayToObject(*json_r, "limits");
+	for (size_t i = 0; i < count; i++) {
+		struct top top = {.limit = &limits[i]};
+
+		quota_each(control->quota, keep_top, &top);
+		(void)cJSON_AddItemToArray(list, limit_json(conf, &limits[i], &top));
+	}
+	free(limits);
+	live_put(&live);
+	return 0;
+}
+
 int milter_control_reload(struct live *live, const char *who, char restart_r[256],
 			  struct err *err)
 {
@@ -127,6 +225,7 @@ static int verb_reload(void *context, const struct kv_message *request, cJSON **
 
 static const struct control_verb verbs[] = {
 	{"status", verb_status},
+	{"limits", verb_limits},
 	{"reload", verb_reload},
 	{NULL, NULL},
 };

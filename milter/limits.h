@@ -6,6 +6,7 @@
 #include "quota/policy.h"
 
 #define LIMITS_DAY "recipients_per_day" /* the built-in limit's name */
+#define LIMITS_EXTERNAL "external_recipients_per_day"
 #define LIMITS_DAY_MS (24 * 3600 * 1000LL)
 
 /* All limits of a configuration, to be freed. *count_r may be 0. */

@@ -8,6 +8,8 @@
  * process to the main thread first when that waits for it, which is why SIGHUP
  * can reload. Should libmilter get one, it ends, and so does the program.
  */
+#include "base/compat.h"
+
 #include "milter/control.h"
 
 #include "base/clock.h"

@@ -119,6 +119,15 @@ void reply_too_many_recipients(const char *mailbox, int64_t max, struct reply *r
 	fill(reply_r, "452", "4.5.3");
 }
 
+void reply_not_allowed(const char *source, const char *mailbox, struct reply *reply_r)
+{
+	(void)snprintf(
+		reply_r->text, sizeof(reply_r->text),
+		"source %.*s may not send through %.*s; its mailboxes in relay365.conf say so",
+		KEY_SHOWN / 2, source, KEY_SHOWN / 2, mailbox);
+	fill(reply_r, "550", "5.7.1");
+}
+
 void reply_no_ledger(struct reply *reply_r)
 {
 	(void)snprintf(reply_r->text, sizeof(reply_r->text),

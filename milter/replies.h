@@ -19,6 +19,9 @@ void reply_verdict(const struct quota_verdict *verdict, int64_t now_wall_ms,
 /* 452 4.5.3: the message has as many recipients as this mailbox may send to at once. */
 void reply_too_many_recipients(const char *mailbox, int64_t max, struct reply *reply_r);
 
+/* 550 5.7.1: the source's list of mailboxes does not name this one. */
+void reply_not_allowed(const char *source, const char *mailbox, struct reply *reply_r);
+
 /* 451 4.3.0: what was accepted could not be written down. */
 void reply_no_ledger(struct reply *reply_r);
 

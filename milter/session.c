@@ -24,7 +24,10 @@ struct session {
 	struct tally tally[SESSION_MAILBOXES_MAX];
 	size_t tallies;
 	char sender[ROUTE_ADDRESS_MAX + 1];
-	char source[ROUTE_ADDRESS_MAX + 1]; /* login, else client's address, else "local" */
+	/* The source's name in the configuration, else login, else client's address, else
+	 * "local". */
+	char source[ROUTE_ADDRESS_MAX + 1];
+	const struct conf_source *from; /* conf's; NULL: no source says who this is */
 	char client[SESSION_CLIENT_MAX + 1];
 	char queue_id[SESSION_ID_MAX + 1];
 	bool simulated;
@@ -64,7 +67,29 @@ void session_abort(struct session *session)
 	if (session->reserved != NULL)
 		quota_release(session->reserved);
 	live_put(&session->conf);
+	session->from = NULL;
 	session->tallies = 0;
+}
+
+/*
+ * Who sends. Of local mail the MTA tells no more than the envelope sender, so
+ * a local user is known by its local part.
+ */
+static void name_source(struct session *session, const struct session_mail *mail)
+{
+	bool local = mail->simulated || session->client[0] == '\0';
+	char user[ROUTE_ADDRESS_MAX + 1];
+
+	copy(user, sizeof(user), session->sender);
+	user[strcspn(user, "@")] = '\0';
+	session->from = conf_source_of(live_conf(session->conf), mail->login,
+				       local ? NULL : session->client, local ? user : NULL);
+	if (session->from != NULL)
+		copy(session->source, sizeof(session->source), session->from->name);
+	else if (mail->login != NULL && mail->login[0] != '\0')
+		copy(session->source, sizeof(session->source), mail->login);
+	else
+		copy(session->source, sizeof(session->source), local ? "local" : session->client);
 }
 
 void session_mail(struct session *session, const struct session_mail *mail)
@@ -73,12 +98,7 @@ void session_mail(struct session *session, const struct session_mail *mail)
 	session->conf = live_get(session->live);
 	route_address(mail->sender == NULL ? "" : mail->sender, session->sender);
 	copy(session->client, sizeof(session->client), mail->client);
-	if (mail->login != NULL && mail->login[0] != '\0')
-		copy(session->source, sizeof(session->source), mail->login);
-	else if (mail->simulated || session->client[0] == '\0')
-		copy(session->source, sizeof(session->source), "local");
-	else
-		copy(session->source, sizeof(session->source), session->client);
+	name_source(session, mail);
 	copy(session->queue_id, sizeof(session->queue_id), mail->queue_id);
 	session->simulated = mail->simulated;
 	copy(session->own_host, sizeof(session->own_host), mail->own_host);
@@ -198,16 +218,19 @@ static bool too_many(struct session *session, const struct tally *tally, struct 
 	return !shadow;
 }
 
-static enum session_result count(struct session *session, struct tally *tally, bool external,
-				 struct reply *reply_r)
+static enum session_result count(struct session *session, struct tally *tally,
+				 const char *recipient, struct reply *reply_r)
 {
 	const struct conf_mailbox *mailbox = tally->mailbox;
+	bool external = route_is_external(mailbox, recipient);
 	struct quota_facts facts = {
 		.mailbox = mailbox->address,
 		.tenant = mailbox->tenant == NULL ? NULL : mailbox->tenant->name,
 		.source = session->source,
 		.sender = session->sender,
 		.sender_domain = route_domain(session->sender),
+		.recipient = recipient,
+		.priority = session->from != NULL && session->from->priority,
 		.undivided = session->simulated,
 	};
 	struct quota_need need = {
@@ -227,6 +250,37 @@ static enum session_result count(struct session *session, struct tally *tally, b
 	tally->recipients++;
 	tally->external += external;
 	return SESSION_CONTINUE;
+}
+
+static void fold(char *text)
+{
+	for (; *text != '\0'; text++)
+		if (*text >= 'A' && *text <= 'Z')
+			*text = (char)(*text - 'A' + 'a');
+}
+
+/* Whether the source is one that the configuration lets send through this mailbox. */
+static bool may_use(const struct session *session, const struct conf_mailbox *mailbox)
+{
+	const struct conf_source *from = session->from;
+
+	if (from == NULL || from->mailboxes.count == 0)
+		return true;
+	for (size_t i = 0; i < from->mailboxes.count; i++)
+		if (strcmp(from->mailboxes.item[i], mailbox->name) == 0)
+			return true;
+	return false;
+}
+
+static void log_not_allowed(const struct session *session, const struct conf_mailbox *mailbox)
+{
+	struct log_line line;
+
+	begin_line(session, &line, EV_REJECT);
+	log_str(&line, "limit", "sources");
+	log_str(&line, "mailbox", mailbox->name);
+	log_sender(session, &line);
+	log_end(&line);
 }
 
 enum session_result session_rcpt(struct session *session, const struct session_rcpt *rcpt,
@@ -249,6 +303,12 @@ enum session_result session_rcpt(struct session *session, const struct session_r
 		mailbox = route_mailbox(conf, rcpt->mailer, rcpt->host, session->sender);
 	if (mailbox == NULL)
 		return SESSION_CONTINUE;
+	if (!may_use(session, mailbox)) {
+		log_not_allowed(session, mailbox);
+		reply_not_allowed(session->source, mailbox->address, reply_r);
+		if (!conf->shadow)
+			return refuse(session, reply_r);
+	}
 	tally = tally_of(session, mailbox);
 	if (tally == NULL) {
 		reply_too_many_recipients(mailbox->address, mailbox->recipients_per_message,
@@ -257,7 +317,8 @@ enum session_result session_rcpt(struct session *session, const struct session_r
 	}
 	if (too_many(session, tally, reply_r))
 		return SESSION_REFUSE;
-	return count(session, tally, route_is_external(mailbox, recipient), reply_r);
+	fold(recipient);
+	return count(session, tally, recipient, reply_r);
 }
 
 static void log_accepted(const struct session *session, const struct quota_use *use)

@@ -45,8 +45,6 @@ struct conf_tenant {
 	char *proxy;	    /* "": none */
 };
 
-enum conf_other_senders { OTHERS_KEEP, OTHERS_REWRITE, OTHERS_REJECT };
-
 enum conf_when_full { FULL_REJECT, FULL_DEFER, FULL_HOLD, FULL_WAIT, FULL_WARN };
 
 /* Who hands us mail: a login, else a client's address, else a local user. */
@@ -117,7 +115,6 @@ struct conf_mailbox {
 	int64_t max_wait_ms;	      /* for FULL_WAIT */
 	int64_t then;		      /* enum conf_when_full: FULL_DEFER or FULL_REJECT */
 	int64_t reserve_for_priority; /* percent of recipients_per_day */
-	int64_t other_senders;	      /* enum conf_other_senders */
 };
 
 struct conf {

@@ -47,8 +47,38 @@ const char *policy_key(const struct quota_limit *limit, const struct quota_facts
 	return key == NULL || key[0] == '\0' ? NULL : key;
 }
 
-int64_t policy_need(const struct quota_limit *limit, const struct quota_need *need)
+bool policy_excepts(const struct quota_limit *limit, const char *folded_key)
 {
+	const struct conf_limit *conf = limit->conf;
+
+	if (conf == NULL || limit->key[0] != '\0')
+		return false;
+	for (size_t i = 0; i < conf->except.count; i++)
+		if (strcmp(conf->except.item[i], folded_key) == 0)
+			return true;
+	for (size_t i = 0; i < conf->overrides.count; i++)
+		if (strcmp(conf->override[i].key, folded_key) == 0)
+			return true;
+	return false;
+}
+
+static bool is_exempt(const struct quota_limit *limit, const char *recipient)
+{
+	const struct conf_limit *conf = limit->conf;
+
+	if (conf == NULL || recipient == NULL)
+		return false;
+	for (size_t i = 0; i < conf->exempt_recipients.count; i++)
+		if (conf_pattern_matches(conf->exempt_recipients.item[i], recipient))
+			return true;
+	return false;
+}
+
+int64_t policy_need(const struct quota_limit *limit, const struct quota_facts *facts,
+		    const struct quota_need *need)
+{
+	if (is_exempt(limit, facts->recipient))
+		return 0;
 	switch (limit->count) {
 	case QUOTA_MESSAGES:
 		return need->messages;

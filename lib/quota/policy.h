@@ -7,7 +7,7 @@
 #ifndef RELAY365_QUOTA_POLICY_H
 #define RELAY365_QUOTA_POLICY_H
 
-#include "base/compat.h"
+#include "conf/conf.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -50,6 +50,11 @@ struct quota_limit {
 	int64_t max_wait_ms;
 	int reserve_percent; /* of max, that only priority messages may use */
 	bool shadow;	     /* decide and tell, never refuse */
+	/*
+	 * Where overrides, exceptions and exempt recipients stand; NULL for a
+	 * built-in limit. Must live as long as the limit is in force.
+	 */
+	const struct conf_limit *conf;
 };
 
 /* What is known of a message; NULL or "": that key is not there. Keys differ by more than case.
@@ -60,6 +65,7 @@ struct quota_facts {
 	const char *source;
 	const char *sender;
 	const char *sender_domain;
+	const char *recipient; /* lower case; some limits don't count some recipients */
 	bool priority;
 	/* No recipient can be refused alone: what the message needs so far must fit as a whole.
 	 */
@@ -111,11 +117,18 @@ struct quota_verdict {
 	int64_t room; /* how much there will be then */
 };
 
-/* The key of a limit for these facts, as given there; NULL: the limit is not met. */
+/*
+ * The key of a limit for these facts, as given there; NULL: the limit is not
+ * met. Whether a key is excepted is asked with policy_excepts(), once folded.
+ */
 const char *policy_key(const struct quota_limit *limit, const struct quota_facts *facts);
 
-/* What of a need the limit counts. */
-int64_t policy_need(const struct quota_limit *limit, const struct quota_need *need);
+/* Whether a limit for every key leaves this one alone, or to a maximum of its own. */
+bool policy_excepts(const struct quota_limit *limit, const char *folded_key);
+
+/* What of a need the limit counts; nothing of an exempt recipient. */
+int64_t policy_need(const struct quota_limit *limit, const struct quota_facts *facts,
+		    const struct quota_need *need);
 
 /* What of max a message may use: all, or what is not kept for priority messages. */
 int64_t policy_cap(const struct quota_limit *limit, bool priority);

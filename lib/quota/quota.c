@@ -252,10 +252,11 @@ static int meet_all(struct quota_message *message, const struct quota_facts *fac
 	memset(keys->ready, 0, sizeof(keys->ready));
 	for (size_t i = 0; i < quota->limits && met->count < QUOTA_LIMITS_MAX; i++) {
 		const struct quota_limit *limit = &quota->limit[i];
-		int64_t n = policy_need(limit, need);
+		int64_t n = policy_need(limit, facts, need);
 		const char *key = n <= 0 ? NULL : key_for(keys, limit, facts);
 
-		if (key == NULL || (limit->key[0] != '\0' && strcmp(limit->key, key) != 0))
+		if (key == NULL || (limit->key[0] != '\0' && strcmp(limit->key, key) != 0) ||
+		    policy_excepts(limit, key))
 			continue;
 		if (meet(message, limit, key, facts, n, now_ms, met) < 0) {
 			crowd(&met->use[met->count], verdict);

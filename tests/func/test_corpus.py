@@ -167,7 +167,8 @@ def by_number(lab):
     copies = collections.defaultdict(list)
     for stored in lab.sim.messages():
         head = lab.sim.body(stored)[:4000]
-        copies[int(re.search(rb"^X-Corpus: (\d+)\r$", head, re.MULTILINE).group(1))].append(stored)
+        number = re.search(rb"^X-Corpus: (\d+)\r$", head, re.MULTILINE).group(1)
+        copies[int(number)].append(stored)
     return copies
 
 

@@ -73,7 +73,8 @@ class Load:
 
 def wait_some(load, n):
     """Until about that many recipients have been accepted: where to strike."""
-    procs.wait_for(lambda: load.error or load.accepted >= n, 20, lambda: "%d of %d" % (load.accepted, n))
+    procs.wait_for(lambda: load.error or load.accepted >= n, 20,
+                   lambda: "%d of %d" % (load.accepted, n))
 
 
 def ledger(path):

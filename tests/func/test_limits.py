@@ -109,8 +109,9 @@ def test_refused_with_limit_use_and_time(lab, action, keys, code):
     [reply] = sent.refused.values()
     assert reply[0] == (550 if code == "5.7.1" else 451)
     assert re.fullmatch(code.replace(".", r"\.") + " " + USED_UP, reply[1]), reply
-    lab.milter.wait_log("%s limit=recipients_per_day mailbox=relay .* used=5/5 need=1 room_at=" % (
-        "reject" if code == "5.7.1" else "defer"))
+    event = "reject" if code == "5.7.1" else "defer"
+    lab.milter.wait_log(event + " limit=recipients_per_day mailbox=relay .* "
+                        "used=5/5 need=1 room_at=")
     use = at_milter(lab)
     assert (use["used"], use["reserved"]) == (5, 0)
 

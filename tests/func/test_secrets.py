@@ -231,10 +231,12 @@ def test_token_is_printed_to_standard_output_only(lab):
 def start_as(lab, user, name):
     """A daemon as the user that systemd would give it; without the laboratory's help."""
     entry = pwd.getpwnam(user)
-    for where in (lab.secret_file, lab.config, *(
-            os.path.join(lab.folder, d) for d in ("state", "run", "mstate", "mrun",
-                                                  "p/q/relay365", "p/q/relay365m"))):
+    own = [os.path.join(lab.folder, folder) for folder in ("state", "run", "mstate", "mrun")]
+    for where in (lab.secret_file, lab.config, *own):
         os.chown(where, entry.pw_uid, entry.pw_gid)
+    for folder in ("relay365", "relay365m"):    # group postfix, and it is inherited
+        os.chown(os.path.join(lab.queue_dir, folder), entry.pw_uid, -1)
+        os.chmod(os.path.join(lab.queue_dir, folder), 0o2750)
     with open(os.path.join(lab.log_folder, "as-user.log"), "ab") as log:
         return subprocess.Popen([programs.program(name), "-c", lab.config], stdout=log,
                                 stderr=log, stdin=subprocess.DEVNULL, user=entry.pw_uid,

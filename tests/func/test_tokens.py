@@ -68,7 +68,8 @@ def check_crowd(clients):
 def send_crowd(postfix):
     """Fifty messages into the queue, quickly."""
     def share(first):
-        return [postfix.send(flow.SENDER, ["r%d@example.net" % n]) for n in range(first, CROWD, 5)]
+        return [postfix.send(flow.SENDER, ["r%d@example.net" % n])
+                for n in range(first, CROWD, 5)]
 
     with concurrent.futures.ThreadPoolExecutor(5) as pool:
         assert all(s.ok for part in pool.map(share, range(5)) for s in part)

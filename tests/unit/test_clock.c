@@ -78,101 +78,94 @@ static void test_clocks_move(void **state)
 
 /* ---- the steady clock ---- */
 
+static const struct {
+	const char *name;
+	bool has_mark;
+	struct steady_mark mark;
+	int64_t wall, boot;
+	const char *boot_id;
+	int64_t at, ahead;
+} starts[] = {
+	{"no history", false, {0, 0, ""}, T0, 5000, BOOT_A, T0, 0},
+	{"same boot", true, {T0, 5000, BOOT_A}, T0 + 1000, 6000, BOOT_A, T0 + 1000, 0},
+	{"same boot, wall a day ahead",
+	 true,
+	 {T0, 5000, BOOT_A},
+	 T0 + 24 * HOUR,
+	 6000,
+	 BOOT_A,
+	 T0 + 1000,
+	 24 * HOUR - 1000},
+	{"same boot, wall a day behind",
+	 true,
+	 {T0, 5000, BOOT_A},
+	 T0 - 24 * HOUR,
+	 6000,
+	 BOOT_A,
+	 T0 + 1000,
+	 -24 * HOUR - 1000},
+	{"another boot, down for 5 minutes",
+	 true,
+	 {T0, 90 * HOUR, BOOT_A},
+	 T0 + 5 * MINUTE,
+	 MINUTE,
+	 BOOT_B,
+	 T0 + 5 * MINUTE,
+	 0},
+	{"another boot, down for exactly what is believed",
+	 true,
+	 {T0, 90 * HOUR, BOOT_A},
+	 T0 + 11 * MINUTE,
+	 MINUTE,
+	 BOOT_B,
+	 T0 + 11 * MINUTE,
+	 0},
+	{"another boot, wall a day ahead",
+	 true,
+	 {T0, 90 * HOUR, BOOT_A},
+	 T0 + 24 * HOUR,
+	 MINUTE,
+	 BOOT_B,
+	 T0 + 11 * MINUTE,
+	 24 * HOUR - 11 * MINUTE},
+	{"another boot, wall an hour behind",
+	 true,
+	 {T0, 90 * HOUR, BOOT_A},
+	 T0 - HOUR,
+	 MINUTE,
+	 BOOT_B,
+	 T0 + MINUTE,
+	 -HOUR - MINUTE},
+	{"boot id unknown then and now",
+	 true,
+	 {T0, 5000, ""},
+	 T0 + 24 * HOUR,
+	 6000,
+	 "",
+	 T0 + 6000 + 10 * MINUTE,
+	 24 * HOUR - 6000 - 10 * MINUTE},
+	{"boot id unknown now", true, {T0, 5000, BOOT_A}, T0 + MINUTE, 6000, "", T0 + MINUTE, 0},
+	{"same id but the boot clock went back",
+	 true,
+	 {T0, 50000, BOOT_A},
+	 T0 + 1000,
+	 6000,
+	 BOOT_A,
+	 T0 + 6000,
+	 -5000},
+};
+
 static void test_start(void **state)
 {
-	static const struct {
-		const char *name;
-		bool has_mark;
-		struct steady_mark mark;
-		int64_t wall, boot;
-		const char *boot_id;
-		int64_t at, ahead;
-	} cases[] = {
-		{"no history", false, {0, 0, ""}, T0, 5000, BOOT_A, T0, 0},
-		{"same boot", true, {T0, 5000, BOOT_A}, T0 + 1000, 6000, BOOT_A, T0 + 1000, 0},
-		{"same boot, wall a day ahead",
-		 true,
-		 {T0, 5000, BOOT_A},
-		 T0 + 24 * HOUR,
-		 6000,
-		 BOOT_A,
-		 T0 + 1000,
-		 24 * HOUR - 1000},
-		{"same boot, wall a day behind",
-		 true,
-		 {T0, 5000, BOOT_A},
-		 T0 - 24 * HOUR,
-		 6000,
-		 BOOT_A,
-		 T0 + 1000,
-		 -24 * HOUR - 1000},
-		{"another boot, down for 5 minutes",
-		 true,
-		 {T0, 90 * HOUR, BOOT_A},
-		 T0 + 5 * MINUTE,
-		 MINUTE,
-		 BOOT_B,
-		 T0 + 5 * MINUTE,
-		 0},
-		{"another boot, down for exactly what is believed",
-		 true,
-		 {T0, 90 * HOUR, BOOT_A},
-		 T0 + 11 * MINUTE,
-		 MINUTE,
-		 BOOT_B,
-		 T0 + 11 * MINUTE,
-		 0},
-		{"another boot, wall a day ahead",
-		 true,
-		 {T0, 90 * HOUR, BOOT_A},
-		 T0 + 24 * HOUR,
-		 MINUTE,
-		 BOOT_B,
-		 T0 + 11 * MINUTE,
-		 24 * HOUR - 11 * MINUTE},
-		{"another boot, wall an hour behind",
-		 true,
-		 {T0, 90 * HOUR, BOOT_A},
-		 T0 - HOUR,
-		 MINUTE,
-		 BOOT_B,
-		 T0 + MINUTE,
-		 -HOUR - MINUTE},
-		{"boot id unknown then and now",
-		 true,
-		 {T0, 5000, ""},
-		 T0 + 24 * HOUR,
-		 6000,
-		 "",
-		 T0 + 6000 + 10 * MINUTE,
-		 24 * HOUR - 6000 - 10 * MINUTE},
-		{"boot id unknown now",
-		 true,
-		 {T0, 5000, BOOT_A},
-		 T0 + MINUTE,
-		 6000,
-		 "",
-		 T0 + MINUTE,
-		 0},
-		{"same id but the boot clock went back",
-		 true,
-		 {T0, 50000, BOOT_A},
-		 T0 + 1000,
-		 6000,
-		 BOOT_A,
-		 T0 + 6000,
-		 -5000},
-	};
-
 	(void)state;
-	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(starts); i++) {
 		struct steady steady;
-		int64_t ahead = steady_start(&steady, cases[i].has_mark ? &cases[i].mark : NULL,
-					     cases[i].wall, cases[i].boot, cases[i].boot_id);
-		int64_t at = steady_now(&steady, cases[i].wall, cases[i].boot);
+		int64_t ahead = steady_start(&steady, starts[i].has_mark ? &starts[i].mark : NULL,
+					     starts[i].wall, starts[i].boot, starts[i].boot_id);
+		int64_t at = steady_now(&steady, starts[i].wall, starts[i].boot);
 
-		if (at != cases[i].at || ahead != cases[i].ahead)
-			fail_msg("%s: at %lld, ahead %lld", cases[i].name, (long long)(at - T0),
+		if (at != starts[i].at || ahead != starts[i].ahead)
+			fail_msg("%s: at %lld, ahead %lld", starts[i].name, (long long)(at - T0),
 				 (long long)ahead);
 	}
 }

@@ -184,7 +184,7 @@ static void test_keys_and_needs(void **state)
 	assert_non_null(policy_key(&limit, &facts));
 	for (int count = QUOTA_MESSAGES; count <= QUOTA_BYTES; count++) {
 		limit.count = (enum quota_count)count;
-		assert_int_equal(policy_need(&limit, &need), 1 + count);
+		assert_int_equal(policy_need(&limit, &facts, &need), 1 + count);
 	}
 }
 

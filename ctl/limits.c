@@ -1,0 +1,67 @@
+/* relay365 limits: each limit in force, where it comes from and who uses it most. */
+#include "base/compat.h"
+
+#include "ctl/ctl.h"
+
+#include "proto/control.h"
+
+static const char *text_of(const cJSON *object, const char *name)
+{
+	const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, name));
+
+	return text == NULL ? "" : text;
+}
+
+static long long number_of(const cJSON *object, const char *name)
+{
+	const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, name);
+
+	return cJSON_IsNumber(item) ? (long long)item->valuedouble : 0;
+}
+
+static void print_limit(const cJSON *limit)
+{
+	const cJSON *key;
+	const char *only = text_of(limit, "only");
+
+	(void)printf("%s: %lld %s per %s in %lld s, %s%s (%s)\n", text_of(limit, "limit"),
+		     number_of(limit, "max"), text_of(limit, "count"),
+		     only[0] != '\0' ? only : text_of(limit, "per"), number_of(limit, "window_s"),
+		     text_of(limit, "action"),
+		     cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(limit, "shadow")) ? ", shadow"
+										     : "",
+		     text_of(limit, "from"));
+	cJSON_ArrayForEach (key, cJSON_GetObjectItemCaseSensitive(limit, "top")) {
+		const char *room_at = text_of(key, "room_at");
+
+		(void)printf("  %8lld  %s%s%s\n", number_of(key, "used"), text_of(key, "key"),
+			     room_at[0] == '\0' ? "" : ", room at ", room_at);
+	}
+}
+
+int ctl_limits(const struct ctl *ctl)
+{
+	char *socket = ctl_milter_socket(ctl->conf);
+	struct err err = ERR_INIT;
+	cJSON *answer = NULL;
+	const cJSON *limit;
+	int result;
+
+	if (ctl->argc != 0) {
+		(void)fputs("usage: relay365 [-c FILE] [--json] limits\n", stderr);
+		free(socket);
+		return CTL_USAGE;
+	}
+	result = control_call(socket, "limits", NULL, NULL, CTL_TIMEOUT_MS, &answer, &err);
+	free(socket);
+	if (result < 0) {
+		(void)fprintf(stderr, "relay365-milter: %s\n", err.text);
+		return err.class == ERR_TEMP ? CTL_TRY_LATER : CTL_PROBLEM;
+	}
+	if (ctl->json)
+		return ctl_print_json(answer, CTL_OK);
+	cJSON_ArrayForEach (limit, cJSON_GetObjectItemCaseSensitive(answer, "limits"))
+		print_limit(limit);
+	cJSON_Delete(answer);
+	return fflush(stdout) == 0 ? CTL_OK : CTL_PROBLEM;
+}

@@ -1,0 +1,139 @@
+"""The admin's own limits and sources, through the real Postfix."""
+
+import pytest
+
+import flow
+
+pytestmark = pytest.mark.needs_build
+
+ERP = {"ADDR": "10.1.0.5", "LOGIN": "erp"}
+PRINTER = {"ADDR": "10.2.7.9"}
+
+
+def gateway(lab, **top):
+    """Postfix that only takes mail: nothing has to leave for these tests."""
+    lab.configure(**top)
+    return flow.wire(lab, main={"default_transport": "relay365-relay:[127.0.0.2]:1",
+                                "defer_transports": "relay365-relay"})
+
+
+def limit(**keys):
+    return {"per": "source", "count": "messages", "max": 2, "window": "24h", **keys}
+
+
+def answers(postfix, n, client, sender=flow.SENDER, recipients=None):
+    """Codes that n messages get."""
+    return [postfix.send(sender, recipients or flow.numbers(1), xclient=client).code
+            for _ in range(n)]
+
+
+def test_messages_per_user(lab):
+    """The plainest wish: so many messages a user in 24 hours, reject beyond."""
+    postfix = gateway(lab, limits={"per-user": limit()})
+    assert answers(postfix, 3, ERP) == [250, 250, 550]
+    refused = postfix.send(flow.SENDER, flow.numbers(1), xclient=ERP)
+    assert "source erp: 2 of 2 messages used in 24 h; room for" in refused.text
+    # somebody else is not concerned, and all recipients of a message are one message
+    assert answers(postfix, 2, PRINTER, recipients=flow.numbers(9)) == [250, 250]
+
+
+def test_sources_have_one_count_for_all_their_names(lab):
+    postfix = gateway(lab, limits={"per-user": limit()}, sources={
+        "office": {"logins": ["erp"], "clients": ["10.2.0.0/16"]}})
+    assert answers(postfix, 1, ERP) + answers(postfix, 2, PRINTER) == [250, 250, 550]
+    lab.milter.wait_log("source=office")
+
+
+def test_overrides_and_exceptions(lab):
+    postfix = gateway(lab, limits={"per-user": limit(
+        overrides=["erp=3", "10.2.7.9=0"], **{"except": ["monitor"]})})
+    assert answers(postfix, 4, ERP) == [250, 250, 250, 550]
+    assert answers(postfix, 1, PRINTER) == [550]
+    assert answers(postfix, 4, {"ADDR": "10.3.0.1", "LOGIN": "Monitor"}) == [250] * 4
+
+
+def test_exempt_recipients_only_reduce_the_count(lab):
+    """One exempt recipient does not let the others through."""
+    postfix = gateway(lab, limits={"flood": limit(
+        count="recipients", exempt_recipients=["*@contoso.com", "boss@example.net"])})
+    sent = postfix.send(flow.SENDER, ["it@contoso.com", "Boss@example.net", "a@example.net",
+                                      "b@example.net", "c@example.net"], xclient=ERP)
+    assert sent.ok and list(sent.refused) == ["c@example.net"]
+
+
+@pytest.mark.parametrize("per, keys", [
+    ("sender", ["a@contoso.com", "A@Contoso.com"]),
+    ("sender-domain", ["a@contoso.com", "b@contoso.com"]),
+    ("everyone", ["a@contoso.com", "b@example.com"]),
+    ("mailbox", ["a@contoso.com", "b@example.com"])])
+def test_keys(lab, per, keys):
+    """Keys are case-folded; what belongs together shares a count."""
+    postfix = gateway(lab, limits={"together": limit(per=per)})
+    codes = [answers(postfix, 1, ERP, sender=key)[0] for key in keys]
+    assert codes + answers(postfix, 1, PRINTER, sender=keys[0]) == [250, 250, 550]
+
+
+def test_bytes(lab):
+    postfix = gateway(lab, limits={"volume": limit(count="bytes", max=1500)})
+    for code in (250, 550):
+        sent = postfix.send(flow.SENDER, flow.numbers(2), "x" * 1000 + "\r\n", xclient=ERP,
+                            esmtp=["SIZE=1000"])
+        assert sent.code == code
+
+
+def test_external_recipients_of_the_tenant(lab):
+    lab.sim
+    tenants = {"contoso": {**flow.relay365_conf.tenant_of(
+        lab.sim, "contoso.onmicrosoft.com", "11111111-2222-3333-4444-555555555555",
+        lab.secret_file, accepted_domains=["contoso.com"]), "external_recipients_per_day": 2}}
+    postfix = gateway(lab, tenants=tenants)
+    sent = postfix.send(flow.SENDER, ["a@contoso.com", "b@CONTOSO.com", *flow.numbers(3)])
+    assert sent.ok and list(sent.refused) == ["r2@example.net"]
+    code, text = sent.refused["r2@example.net"]
+    assert code == 451 and "2 of 2 external recipients used in 24 h" in text
+
+
+def test_licences_give_the_limit(lab):
+    lab.configure()
+    lab.milter.start()
+    with open(lab.config, encoding="utf-8") as f:
+        text = f.read()
+    for licences, limit_text in (("200", "29903"), ('"trial"', "5000"), ("1000", "72446")):
+        with open(lab.config, "w", encoding="utf-8") as f:
+            f.write(text.replace("client_id", "licences = %s\nclient_id" % licences, 1))
+        lab.relay365("reload", status=None)
+        shown = flow.json.loads(lab.relay365("--json", "limits").stdout)
+        [external] = [it for it in shown["limits"]
+                      if it["limit"] == "external_recipients_per_day"]
+        assert str(external["max"]) == limit_text
+
+
+def test_priority_may_use_the_reserve(lab):
+    postfix = gateway(lab, mailboxes={"relay": {
+        "recipients_per_day": 10, "reserve_for_priority": 20, "when_full": "defer"}},
+        sources={"monitoring": {"clients": ["10.1.0.5"], "priority": True}})
+    sent = postfix.send(flow.SENDER, flow.numbers(9), xclient=PRINTER)
+    assert list(sent.refused) == ["r8@example.net"]
+    assert "the rest is kept for priority mail" in sent.refused["r8@example.net"][1]
+    urgent = postfix.send(flow.SENDER, flow.numbers(3), xclient={"ADDR": "10.1.0.5"})
+    assert urgent.ok and list(urgent.refused) == ["r2@example.net"]
+
+
+def test_source_may_use_its_mailboxes_only(lab):
+    lab.sim.mailbox("alerts@contoso.com", tenant="contoso.onmicrosoft.com")
+    postfix = gateway(lab, mailboxes={
+        "relay": {"address": "relay@contoso.com", "default": True},
+        "alerts": {"address": "alerts@contoso.com", "senders": ["alerts@contoso.com"]}},
+        sources={"erp": {"logins": ["erp"], "mailboxes": ["alerts"]}})
+    refused = postfix.send(flow.SENDER, flow.numbers(1), xclient=ERP)
+    assert refused.code == 550 and "source erp may not send through relay@contoso.com" in \
+        refused.text
+    assert answers(postfix, 1, ERP, sender="alerts@contoso.com") == [250]
+
+
+@pytest.mark.parametrize("where", ["limit", "all"])
+def test_shadow_decides_and_logs_only(lab, where):
+    top = {"shadow": True} if where == "all" else {}
+    postfix = gateway(lab, limits={"per-user": limit(shadow=where == "limit")}, **top)
+    assert answers(postfix, 4, ERP) == [250] * 4
+    lab.milter.wait_log(r"reject limit=per-user .*shadow=yes")
