@@ -86,6 +86,10 @@ static int verb_status(void *context, const struct kv_message *request, cJSON **
 	(void)cJSON_AddStringToObject(json, "socket", control->socket);
 	(void)cJSON_AddNumberToObject(json, "sessions", milter_sessions());
 	(void)cJSON_AddBoolToObject(json, "shadow", conf->shadow);
+	if (quota_is_failing(control->quota))
+		(void)cJSON_AddStringToObject(
+			json, "ledger_problem",
+			"accepted mail can't be written down; the log says why");
 	add_mailboxes(cJSON_AddArrayToObject(json, "mailboxes"), control->quota, conf);
 	quota_each(control->quota, add_limit, cJSON_AddArrayToObject(json, "limits"));
 	live_put(&live);

@@ -69,6 +69,7 @@ static void add_service(struct buf *text, const struct conf_mailbox *mailbox, co
 		text,
 		"    -o smtp_reply_filter=regexp:%s/reply_filter\n"
 		"    -o smtp_delivery_status_filter=socketmap:unix:relay365/map:status/%s\n"
+		"    -o smtp_mx_address_limit=2\n"
 		"    -o smtp_tls_connection_reuse=no\n"
 		"    -o smtp_connection_cache_on_demand=no\n"
 		"    -o smtp_connection_cache_destinations=\n",
@@ -127,7 +128,10 @@ static char *inet_name(const char *given)
 
 	if (at == NULL)
 		return xasprintf("inet:127.0.0.1:%s", given);
-	return xasprintf("inet:%s:%.*s", at + 1, (int)(at - given), given);
+	/* Postfix takes an IPv6 address in brackets only. */
+	return xasprintf(strchr(at, ':') != NULL && at[1] != '[' ? "inet:[%s]:%.*s"
+								 : "inet:%s:%.*s",
+			 at + 1, (int)(at - given), given);
 }
 
 /*
@@ -143,6 +147,8 @@ static char *milter_name(const struct conf *conf)
 		return xstrdup("unix:relay365m/milter");
 	if (strncmp(socket, "inet:", 5) == 0)
 		return inet_name(socket + 5);
+	if (strncmp(socket, "inet6:", 6) == 0)
+		return inet_name(socket + 6);
 	if (path == NULL || (path != socket && strncmp(socket, "unix:/", 6) != 0 &&
 			     strncmp(socket, "local:/", 7) != 0))
 		return xstrdup(socket);

@@ -68,6 +68,20 @@ static long aadsts_of(const cJSON *object)
 		       : strtol(text, NULL, 10);
 }
 
+/* What an admin can look up goes first: Entra's number, or the status of a fault that passes. */
+static void name_number(int status, bool explained, struct answer *answer)
+{
+	char text[sizeof(answer->reason)] = "";
+
+	if (answer->aadsts != 0)
+		(void)snprintf(text, sizeof(text), "AADSTS%ld: %s", answer->aadsts,
+			       answer->reason);
+	else if (explained && (status == 429 || status >= 500))
+		(void)snprintf(text, sizeof(text), "HTTP %d: %s", status, answer->reason);
+	if (text[0] != '\0')
+		memcpy(answer->reason, text, sizeof(text));
+}
+
 static void explain_error(const cJSON *object, int status, struct answer *answer)
 {
 	const struct explanation *what;
@@ -92,13 +106,7 @@ static void explain_error(const cJSON *object, int status, struct answer *answer
 		(void)snprintf(answer->reason, sizeof(answer->reason), "%s; %s", what->meaning,
 			       what->action);
 	}
-	if (answer->aadsts != 0) {
-		char text[sizeof(answer->reason)];
-
-		(void)snprintf(text, sizeof(text), "AADSTS%ld: %s", answer->aadsts,
-			       answer->reason);
-		memcpy(answer->reason, text, sizeof(text));
-	}
+	name_number(status, what != NULL, answer);
 }
 
 /* RFC 6750, section 2.1: b64token. Anything else could break out of the AUTH line. */

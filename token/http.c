@@ -232,6 +232,11 @@ static CURLcode set_options(struct http_request *request, const struct http_targ
 	SET(CURLOPT_NOSIGNAL, 1L);
 	SET(CURLOPT_PROXY, target->proxy);
 	SET(CURLOPT_FOLLOWLOCATION, 0L);
+	/*
+	 * Requests are an hour apart: reuse would gain nothing, and libcurl sends a
+	 * request once more, the signed assertion too, when an old connection is dead.
+	 */
+	SET(CURLOPT_FORBID_REUSE, 1L);
 	SET(CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
 	SET(CURLOPT_TIMEOUT_MS, (long)HTTP_TIMEOUT_MS);
 	SET(CURLOPT_CONNECTTIMEOUT_MS, (long)HTTP_CONNECT_TIMEOUT_MS);

@@ -31,6 +31,7 @@ struct identity {
 	uint64_t fingerprint;	 /* of the credential's files, when they were last read */
 	unsigned int failures;	 /* in a row */
 	bool permanent;
+	bool alarmed; /* an admin was told of the trouble that lasts */
 	char reason[512];
 	char error[64];
 	long aadsts;
@@ -138,7 +139,7 @@ static void log_result(const struct identity *identity, const struct answer *ans
 		       int64_t took_ms, int64_t next_ms)
 {
 	struct log_line line;
-	bool alarm = !answer->ok && answer->permanent && identity->failures == 1;
+	bool alarm = !answer->ok && answer->permanent && !identity->alarmed;
 
 	log_begin(&line, alarm ? EV_TOKEN_ALARM : EV_TOKEN, NULL);
 	log_str(&line, "tenant", identity->name);
@@ -173,7 +174,7 @@ static int64_t success(struct identity *identity, struct answer *answer)
 	identity->expires_wall_ms = identity->got_wall_ms + life_ms;
 	identity->expires_boot_ms = clock_boot_ms() + life_ms;
 	identity->failures = 0;
-	identity->permanent = false;
+	identity->permanent = identity->alarmed = false;
 	identity->reason[0] = identity->error[0] = '\0';
 	identity->aadsts = 0;
 	return jitter(next_ms);
@@ -206,6 +207,7 @@ static void conclude(struct identity *identity, struct answer *answer, int64_t t
 	secret_clear(&answer->token);
 	loop_timer_in(identity->loop, &identity->timer, next_ms);
 	log_result(identity, answer, took_ms, next_ms);
+	identity->alarmed = !answer->ok && (answer->permanent || identity->alarmed);
 	tell_all(identity);
 }
 
@@ -294,6 +296,7 @@ void identity_configure(struct identity *identity, const struct conf_tenant *con
 	if (!same_grant(identity->conf, conf))
 		secret_clear(&identity->token);
 	identity->conf = conf;
+	identity->alarmed = false;
 	identity->failures = 0;
 	if (!has_token(identity) || identity->first != NULL || identity->timer.place == 0)
 		fetch(identity);

@@ -423,6 +423,7 @@ void mailbox_configure(struct mailbox *mailbox, const struct conf_mailbox *conf,
 	mailbox->conf = conf;
 	mailbox->identity = identity;
 	mailbox->circuit_step = 0; /* an admin was here: try at once */
+	mailbox->trouble[0] = '\0';
 	pump(mailbox);
 }
 

@@ -62,17 +62,18 @@ static void log_delivery(const struct mailbox *mailbox, const char *status, cons
 	log_end(&line);
 }
 
-/* Raised once, when it begins; cleared by the first success. */
+/* Raised once for each cause; cleared by the first success. */
 static void set_trouble(struct mailbox *mailbox, const struct explanation *what,
 			const char *status)
 {
-	bool begins = mailbox->trouble[0] == '\0';
+	char text[sizeof(mailbox->trouble)];
 	struct log_line line;
 
-	(void)snprintf(mailbox->trouble, sizeof(mailbox->trouble),
-		       "Microsoft refuses its mail: %s; %s", what->meaning, what->action);
-	if (!begins)
+	(void)snprintf(text, sizeof(text), "Microsoft refuses its mail: %s; %s", what->meaning,
+		       what->action);
+	if (strcmp(text, mailbox->trouble) == 0)
 		return;
+	memcpy(mailbox->trouble, text, sizeof(text));
 	log_begin(&line, EV_DELIVERY_ALARM, NULL);
 	log_str(&line, "mailbox", mailbox->name);
 	log_str(&line, "class", explain_class_name(what->class));

@@ -88,6 +88,9 @@ size_t quota_sweep(struct quota *quota, int64_t older_than_ms);
  */
 void quota_tick(struct quota *quota);
 
+/* Whether what was accepted can't be written down at present. */
+bool quota_is_failing(struct quota *quota);
+
 /* For status: each counter of each limit. Called under the lock: be quick. */
 struct quota_row {
 	const struct quota_limit *limit;

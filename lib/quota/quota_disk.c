@@ -253,6 +253,11 @@ static int tick_step(struct quota *quota, int64_t boot_ms, struct err *err)
 	return rc;
 }
 
+bool quota_is_failing(struct quota *quota)
+{
+	return atomic_load(&quota->failing);
+}
+
 void quota_tick(struct quota *quota)
 {
 	int64_t boot_ms = clock_boot_ms();

@@ -16,6 +16,7 @@
 #include "quota/quota.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 struct quota_entry {
 	struct counter *counter;
@@ -46,7 +47,7 @@ struct quota {
 	pthread_mutex_t ledger_lock;
 	struct ledger *ledger; /* NULL: lost, and not opened again yet */
 	char *path;
-	bool failing; /* the last write failed, and was reported */
+	atomic_bool failing; /* the last write failed, and was reported */
 
 	/* Only quota_tick()'s thread. */
 	int64_t marked_boot_ms, maintained_boot_ms;

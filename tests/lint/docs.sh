@@ -101,7 +101,11 @@ differ key $conf $page
 
 events=lib/base/events.def
 page=lib/base/relay365-events.7
-sed -n 's/^EVENT([A-Z_]*, "\([^"]*\)", \([A-Z]*\), .*/\1: Level: \2./p' $events |
+# An entry may go on in the next line, behind any of its commas.
+sed -n '/^EVENT(/{ :more
+/)$/!{ N; b more
+}
+s/\n */ /g; s/^EVENT([A-Z_]*, "\([^"]*\)", \([A-Z]*\), .*/\1: Level: \2./p; }' $events |
 	awk '{ $3 = tolower($3); print }' | sort >"$work/table"
 awk '
 	/^\.Sh / { inside = $2 == "EVENTS" }

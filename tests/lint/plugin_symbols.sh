@@ -11,12 +11,14 @@ status=0
 
 symbols=$(nm -D --defined-only "$so" | awk '{ print $NF }')
 if [ "$symbols" != sasl_client_plug_init ]; then
+	# shellcheck disable=SC2086 # a list, on one line
 	echo "$so: shows more or less than sasl_client_plug_init:" $symbols >&2
 	status=1
 fi
 
 needed=$(readelf -d "$so" | sed -n 's/.*(NEEDED).*\[\(.*\)\].*/\1/p')
 if [ "$needed" != libc.so.6 ]; then
+	# shellcheck disable=SC2086 # a list, on one line
 	echo "$so: needs more or less than libc.so.6:" $needed >&2
 	status=1
 fi

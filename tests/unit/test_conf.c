@@ -79,7 +79,6 @@ static const char example[] =
 	"    senders = [\"*@Contoso.com\"]\n"
 	"    default = true\n"
 	"    recipients_per_day = 9500\n"
-	"    other_senders = \"rewrite\"\n"
 	"    reserve_for_priority = 10                  # percent\n"
 	"    when_full = \"wait\"  max_wait = \"4h\"  then = \"defer\"\n"
 	"  }\n"
@@ -108,7 +107,6 @@ static void test_example(void **state)
 	assert_string_equal(mailbox->address, "relay@contoso.com");
 	assert_string_equal(mailbox->senders.item[0], "*@contoso.com");
 	assert_int_equal(mailbox->recipients_per_day, 9500);
-	assert_int_equal(mailbox->other_senders, OTHERS_REWRITE);
 	assert_int_equal(mailbox->reserve_for_priority, 10);
 	assert_int_equal(conf->tenant[0].external_recipients_per_day, 33352);
 	assert_int_equal(conf->sources, 2);
