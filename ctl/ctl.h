@@ -41,6 +41,10 @@ int ctl_token(const struct ctl *ctl);
 char *ctl_tokend_socket(const struct conf *conf);
 char *ctl_milter_socket(const struct conf *conf);
 
+/* Members of a daemon's answer: "" and 0 when they are not there or of another type. */
+const char *ctl_text(const cJSON *object, const char *name);
+long long ctl_number(const cJSON *object, const char *name);
+
 /* Prints and frees json; returns status. */
 int ctl_print_json(cJSON *json, int status);
 

@@ -5,36 +5,22 @@
 
 #include "proto/control.h"
 
-static const char *text_of(const cJSON *object, const char *name)
-{
-	const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, name));
-
-	return text == NULL ? "" : text;
-}
-
-static long long number_of(const cJSON *object, const char *name)
-{
-	const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, name);
-
-	return cJSON_IsNumber(item) ? (long long)item->valuedouble : 0;
-}
-
 static void print_limit(const cJSON *limit)
 {
 	const cJSON *key;
-	const char *only = text_of(limit, "only");
+	const char *only = ctl_text(limit, "only");
 
-	(void)printf("%s: %lld %s per %s in %lld s, %s%s (%s)\n", text_of(limit, "limit"),
-		     number_of(limit, "max"), text_of(limit, "count"),
-		     only[0] != '\0' ? only : text_of(limit, "per"), number_of(limit, "window_s"),
-		     text_of(limit, "action"),
+	(void)printf("%s: %lld %s per %s in %lld s, %s%s (%s)\n", ctl_text(limit, "limit"),
+		     ctl_number(limit, "max"), ctl_text(limit, "count"),
+		     only[0] != '\0' ? only : ctl_text(limit, "per"),
+		     ctl_number(limit, "window_s"), ctl_text(limit, "action"),
 		     cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(limit, "shadow")) ? ", shadow"
 										     : "",
-		     text_of(limit, "from"));
+		     ctl_text(limit, "from"));
 	cJSON_ArrayForEach (key, cJSON_GetObjectItemCaseSensitive(limit, "top")) {
-		const char *room_at = text_of(key, "room_at");
+		const char *room_at = ctl_text(key, "room_at");
 
-		(void)printf("  %8lld  %s%s%s\n", number_of(key, "used"), text_of(key, "key"),
+		(void)printf("  %8lld  %s%s%s\n", ctl_number(key, "used"), ctl_text(key, "key"),
 			     room_at[0] == '\0' ? "" : ", room at ", room_at);
 	}
 }

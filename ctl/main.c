@@ -45,6 +45,20 @@ char *ctl_milter_socket(const struct conf *conf)
 	return xasprintf("%s/control", conf->milter_run_dir);
 }
 
+const char *ctl_text(const cJSON *object, const char *name)
+{
+	const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, name));
+
+	return text == NULL ? "" : text;
+}
+
+long long ctl_number(const cJSON *object, const char *name)
+{
+	const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, name);
+
+	return cJSON_IsNumber(item) ? (long long)item->valuedouble : 0;
+}
+
 int ctl_print_json(cJSON *json, int status)
 {
 	char *text = cJSON_Print(json);

@@ -7,20 +7,6 @@ static const cJSON *get(const cJSON *object, const char *name)
 	return cJSON_GetObjectItemCaseSensitive(object, name);
 }
 
-static const char *text_of(const cJSON *object, const char *name)
-{
-	const char *text = cJSON_GetStringValue(get(object, name));
-
-	return text == NULL ? "" : text;
-}
-
-static long long number_of(const cJSON *object, const char *name)
-{
-	const cJSON *item = get(object, name);
-
-	return cJSON_IsNumber(item) ? (long long)item->valuedouble : 0;
-}
-
 /* "4512" as "75 min". */
 static void add_duration(struct buf *text, long long seconds)
 {
@@ -38,18 +24,18 @@ static void add_token(struct buf *text, const cJSON *token)
 {
 	const cJSON *error = get(token, "last_error");
 
-	(void)buf_addf(text, "  %-16s %-9s %s", text_of(token, "tenant"), text_of(token, "state"),
-		       text_of(token, "grant"));
-	if (text_of(token, "expires_at")[0] != '\0') {
-		(void)buf_addf(text, ", expires %s in ", text_of(token, "expires_at"));
-		add_duration(text, number_of(token, "expires_in_s"));
+	(void)buf_addf(text, "  %-16s %-9s %s", ctl_text(token, "tenant"),
+		       ctl_text(token, "state"), ctl_text(token, "grant"));
+	if (ctl_text(token, "expires_at")[0] != '\0') {
+		(void)buf_addf(text, ", expires %s in ", ctl_text(token, "expires_at"));
+		add_duration(text, ctl_number(token, "expires_in_s"));
 	}
 	(void)buf_adds(text, "\n");
 	if (error == NULL)
 		return;
-	(void)buf_addf(text, "    last error %s: %s; next try in ", text_of(error, "at"),
-		       text_of(error, "reason"));
-	add_duration(text, number_of(error, "retry_in_s"));
+	(void)buf_addf(text, "    last error %s: %s; next try in ", ctl_text(error, "at"),
+		       ctl_text(error, "reason"));
+	add_duration(text, ctl_number(error, "retry_in_s"));
 	(void)buf_adds(text, "\n");
 }
 
@@ -58,7 +44,7 @@ static const cJSON *by_name(const cJSON *list, const char *name)
 	const cJSON *item;
 
 	cJSON_ArrayForEach (item, list)
-		if (strcmp(text_of(item, "name"), name) == 0)
+		if (strcmp(ctl_text(item, "name"), name) == 0)
 			return item;
 	return NULL;
 }
@@ -88,20 +74,20 @@ static void add_use(struct buf *text, const char *what, long long used, long lon
 
 static void add_mailbox(struct buf *text, const cJSON *mailbox, const cJSON *accepted)
 {
-	(void)buf_addf(text, "  %s <%s>\n", text_of(mailbox, "name"),
-		       text_of(mailbox, "address"));
+	(void)buf_addf(text, "  %s <%s>\n", ctl_text(mailbox, "name"),
+		       ctl_text(mailbox, "address"));
 	if (accepted != NULL)
-		add_use(text, "accepted", number_of(accepted, "used"), number_of(accepted, "max"),
-			text_of(accepted, "room_at"));
-	add_use(text, "delivered", number_of(mailbox, "delivered"),
-		number_of(mailbox, "recipients_per_day"), text_of(mailbox, "room_at"));
+		add_use(text, "accepted", ctl_number(accepted, "used"),
+			ctl_number(accepted, "max"), ctl_text(accepted, "room_at"));
+	add_use(text, "delivered", ctl_number(mailbox, "delivered"),
+		ctl_number(mailbox, "recipients_per_day"), ctl_text(mailbox, "room_at"));
 	(void)buf_addf(text, "    sending    %lld of %lld connections, %lld waiting\n",
-		       number_of(mailbox, "leases"), number_of(mailbox, "connections"),
-		       number_of(mailbox, "waiting"));
-	if (text_of(mailbox, "last_refusal")[0] != '\0')
+		       ctl_number(mailbox, "leases"), ctl_number(mailbox, "connections"),
+		       ctl_number(mailbox, "waiting"));
+	if (ctl_text(mailbox, "last_refusal")[0] != '\0')
 		(void)buf_addf(text, "    last refusal %s: %s\n",
-			       text_of(mailbox, "last_refusal_at"),
-			       text_of(mailbox, "last_refusal"));
+			       ctl_text(mailbox, "last_refusal_at"),
+			       ctl_text(mailbox, "last_refusal"));
 }
 
 static void add_daemon(struct buf *text, const char *name, const cJSON *daemon)
@@ -110,8 +96,8 @@ static void add_daemon(struct buf *text, const char *name, const cJSON *daemon)
 		(void)buf_addf(text, "%s: down\n", name);
 	else
 		(void)buf_addf(text, "%s: up since %s (pid %lld, %s)\n", name,
-			       text_of(daemon, "started"), number_of(daemon, "pid"),
-			       text_of(daemon, "version"));
+			       ctl_text(daemon, "started"), ctl_number(daemon, "pid"),
+			       ctl_text(daemon, "version"));
 }
 
 void ctl_status_text(const cJSON *status, struct buf *text)
@@ -128,7 +114,8 @@ void ctl_status_text(const cJSON *status, struct buf *text)
 		add_token(text, item);
 	(void)buf_adds(text, "\nMailboxes\n");
 	cJSON_ArrayForEach (item, get(tokend, "mailboxes"))
-		add_mailbox(text, item, by_name(get(milter, "mailboxes"), text_of(item, "name")));
+		add_mailbox(text, item,
+			    by_name(get(milter, "mailboxes"), ctl_text(item, "name")));
 	if (cJSON_GetArraySize(problems) == 0) {
 		(void)buf_adds(text, "\nAll is well.\n");
 		return;

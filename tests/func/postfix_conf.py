@@ -5,12 +5,14 @@ import re
 import shutil
 import subprocess
 
-# Debian's master.cf. Those with "n" never run in the chroot; "-" stands for
-# what the instance has chosen.
+# Debian's master.cf, but for qmgr's wake-up time, which is 300 there: with a
+# back-off of one second a message may come up again while its delivery agent
+# still has it open, and is then left for the next wake-up. Those with "n" never
+# run in the chroot; "-" stands for what the instance has chosen.
 MASTER = """
 pickup    unix  n  -  -  60    1  pickup
 cleanup   unix  n  -  -  -     0  cleanup
-qmgr      unix  n  -  n  300   1  qmgr
+qmgr      unix  n  -  n  1     1  qmgr
 tlsmgr    unix  -  -  -  1000? 1  tlsmgr
 rewrite   unix  -  -  -  -     -  trivial-rewrite
 bounce    unix  -  -  -  -     0  bounce

@@ -163,9 +163,22 @@ class PrivateFolder:
         self._guard = None
 
 
+def mounts_below(folder):
+    """Mount points inside `folder`, the innermost first."""
+    found = [line.split()[1] for line in read("/proc/self/mounts").splitlines()]
+    return sorted((path for path in found if path.startswith(folder + "/")), reverse=True)
+
+
+def unmount_below(folder):
+    """Lazily: whoever still has a file open there does not stop it."""
+    for path in mounts_below(folder):
+        subprocess.run(["umount", "-l", path], check=False)
+
+
 def _guard_main(folder):
     sys.stdin.buffer.read()
     kill_all(folder)
+    unmount_below(folder)
     subprocess.run(["rm", "-rf", "--one-file-system", folder], check=False)
 
 

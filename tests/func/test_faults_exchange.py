@@ -31,7 +31,7 @@ SIGN_IN = {
     "removed": ({"kind": "auth_fail", "reason": "removed"}, "[45].7.30 .*instead of a token"),
     "temporary": ({"kind": "auth_fail", "reason": "temporary"},
                   "454 4.7.0 .*passing fault"),
-    "unheard": ({"kind": "auth_fail", "reason": "35 [45].7.199 No more of this"}, "[45].7.199"),
+    "unheard": ({"kind": "auth_fail", "reason": "535 5.7.199 No more of this"}, "[45].7.199"),
     "json": ({"kind": "error_challenge"}, "35 [45].7.3 .*check New-ServicePrincipal"),
 }
 FINE = "fine"
@@ -93,7 +93,7 @@ STRANGE = {
     "challenge": ({"kind": "challenge"}, "SASL authentication failed"),
     "wrong-name": ({"kind": "certificate", "which": "wrong"}, "Server certificate not verified"),
     "expired": ({"kind": "certificate", "which": "expired"}, "Server certificate not (trusted|verified)"),
-    "untrusted": ({"kind": "certificate", "which": "untrusted"}, "Server certificate not trusted"),
+    "untrusted": ({"kind": "certificate", "which": "untrusted"}, "Server certificate not (trusted|verified)"),
 }
 
 

@@ -373,8 +373,10 @@ def test_leaks_are_found(lab, daemon, sink):
     sink.replies["a@example.com"] = "450 4.2.0 " + secret
     sent = lab.postfix.send("erp@contoso.com", ["a@example.com"])
     lab.postfix.wait_status(sent.qid, "deferred")
-    sleeper = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()", secret],
-                               stdin=subprocess.PIPE)
+    sleeper = subprocess.Popen(
+        [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()", secret],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    sleeper.stdout.readline()       # before, its command line may not be there yet
     try:
         problems = lab.close()
     finally:

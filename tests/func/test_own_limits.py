@@ -98,7 +98,7 @@ def test_licences_give_the_limit(lab):
     lab.milter.start()
     with open(lab.config, encoding="utf-8") as f:
         text = f.read()
-    for licences, limit_text in (("200", "29903"), ('"trial"', "5000"), ("1000", "72446")):
+    for licences, limit_text in (("200", "29902"), ('"trial"', "5000"), ("1000", "72446")):
         with open(lab.config, "w", encoding="utf-8") as f:
             f.write(text.replace("client_id", "licences = %s\nclient_id" % licences, 1))
         lab.relay365("reload", status=None)

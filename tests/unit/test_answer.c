@@ -318,7 +318,8 @@ static void test_errors(void **state)
 		{429, "new_error", "[]", "x", 0, EXPLAIN_TRANSIENT, false,
 		 "the token endpoint answered HTTP 429, error new_error; "},
 		/* An overloaded server's word on configuration isn't final. */
-		{503, "invalid_client", "[]", "x", 0, EXPLAIN_CONFIG, false, "HTTP 503: Entra does not"},
+		{503, "invalid_client", "[]", "x", 0, EXPLAIN_CONFIG, false,
+		 "HTTP 503: Entra does not"},
 		{429, "invalid_request", "[50196]", "x", 50196, EXPLAIN_CONFIG, false,
 		 "AADSTS50196: "},
 	};
