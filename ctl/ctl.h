@@ -20,7 +20,7 @@ enum ctl_exit {
 	CTL_CONFIG = 78
 };
 
-#define CTL_TIMEOUT_MS 5000 /* a daemon that does not answer a control verb by then is stuck */
+#define CTL_TIMEOUT_MS 15000 /* a daemon that does not answer a control verb by then is stuck */
 
 struct ctl {
 	const char *conf_path;

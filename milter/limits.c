@@ -61,14 +61,19 @@ static void own_limit(const struct conf *conf, const struct conf_limit *from,
 		[COUNT_BYTES] = QUOTA_BYTES,
 	};
 
+	static const enum quota_action action[] = {
+		[ACTION_REJECT] = QUOTA_REJECT,
+		[ACTION_DEFER] = QUOTA_DEFER,
+		[ACTION_HOLD] = QUOTA_HOLD,
+		[ACTION_WARN] = QUOTA_WARN,
+	};
+
 	(void)snprintf(limit->name, sizeof(limit->name), "%s", from->name);
 	limit->per = per[from->per];
 	limit->count = count[from->count];
 	limit->max = from->max;
 	limit->window_ms = from->window_ms;
-	limit->action = action_of(from->action);
-	limit->then = action_of(from->then);
-	limit->max_wait_ms = from->max_wait_ms;
+	limit->action = action[from->action];
 	limit->shadow = conf->shadow || from->shadow;
 	limit->conf = from;
 }

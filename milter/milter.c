@@ -11,6 +11,7 @@
 #include <libmilter/mfapi.h>
 #include <netinet/in.h>
 #include <stdatomic.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -140,7 +141,7 @@ static sfsistat on_connect(SMFICTX *ctx, char *name, struct sockaddr *address)
 static int64_t announced_bytes(char **argv)
 {
 	for (; *argv != NULL; argv++)
-		if (strncmp(*argv, "SIZE=", 5) == 0 || strncmp(*argv, "size=", 5) == 0)
+		if (strncasecmp(*argv, "SIZE=", 5) == 0)
 			return strtoll(*argv + 5, NULL, 10);
 	return 0;
 }

@@ -280,6 +280,8 @@ static void log_not_allowed(const struct session *session, const struct conf_mai
 	log_str(&line, "limit", "sources");
 	log_str(&line, "mailbox", mailbox->name);
 	log_sender(session, &line);
+	if (live_conf(session->conf)->shadow)
+		log_str(&line, "shadow", "yes");
 	log_end(&line);
 }
 

@@ -25,6 +25,7 @@ struct identity {
 	int64_t expires_boot_ms; /* by the boot clock: a wall clock's step changes nothing */
 	int64_t expires_wall_ms; /* for people */
 	int64_t got_wall_ms;
+	int64_t doubted_boot_ms; /* when a refusal last made us fetch another; 0: never */
 
 	struct http_request *request;
 	struct loop_timer timer; /* next fetch: renewal or retry */
@@ -248,6 +249,26 @@ static void fetch(struct identity *identity)
 static void on_timer(struct loop_timer *timer)
 {
 	fetch(timer->owner);
+}
+
+void identity_doubt(struct identity *identity)
+{
+	int64_t now_ms = clock_boot_ms();
+	struct log_line line;
+
+	if (!has_token(identity) || identity->request != NULL || identity->failures > 0)
+		return;
+	if (identity->doubted_boot_ms != 0 &&
+	    now_ms - identity->doubted_boot_ms < RETRY_PERMANENT_MS)
+		return;
+	identity->doubted_boot_ms = now_ms;
+	log_begin(&line, EV_TOKEN, NULL);
+	log_str(&line, "tenant", identity->name);
+	log_str(&line, "result", "doubted");
+	log_str(&line, "reason", "Exchange does not accept the token; another one is fetched");
+	log_end(&line);
+	/* Not here: who calls has an answer to give first, and files are read for a request. */
+	loop_timer_in(identity->loop, &identity->timer, 0);
 }
 
 /* ---- life ---- */

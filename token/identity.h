@@ -57,6 +57,14 @@ const char *identity_name(const struct identity *identity);
 void identity_get(struct identity *identity, struct identity_waiter *waiter);
 void identity_cancel(struct identity_waiter *waiter);
 
+/*
+ * Exchange refused the token though it has not ended: it may have been revoked,
+ * or the application's permissions are newer than it. Another one is fetched
+ * soon, but not each time, since most refusals have other causes; this one is
+ * served until then.
+ */
+void identity_doubt(struct identity *identity);
+
 /* The sentence that says why there is no token; "" when all is well. */
 const char *identity_problem(const struct identity *identity);
 

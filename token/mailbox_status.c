@@ -34,6 +34,12 @@ static bool is_external_quota(const struct explanation *what)
 	return strncmp(what->id, "5.7.23", 6) == 0;
 }
 
+/* What a new token may mend. */
+static bool doubts_token(const struct explanation *what)
+{
+	return strcmp(what->id, "5.7.3") == 0 || strcmp(what->id, "5.5.127") == 0;
+}
+
 /* Texts of Postfix's own that say nothing of the cause. */
 static bool hides_cause(const char *status)
 {
@@ -119,6 +125,8 @@ static bool explain(struct mailbox *mailbox, const char *status, char *better_r,
 		open_circuit(mailbox, status);
 	if (what->class != EXPLAIN_TRANSIENT && what->class != EXPLAIN_MESSAGE)
 		set_trouble(mailbox, what, status);
+	if (doubts_token(what) && mailbox->conf != NULL)
+		identity_doubt(mailbox->identity);
 	/* A text that is changed never changes what happens to the mail: the code stays. */
 	(void)snprintf(better_r, cap, "%s [relay365: %s; %s]", status, what->meaning,
 		       what->action);

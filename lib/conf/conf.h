@@ -76,6 +76,9 @@ enum conf_per {
 
 enum conf_count { COUNT_MESSAGES, COUNT_RECIPIENTS, COUNT_EXTERNAL_RECIPIENTS, COUNT_BYTES };
 
+/* Not "wait": only a mailbox's day is known where mail is submitted, and could make it wait. */
+enum conf_action { ACTION_REJECT, ACTION_DEFER, ACTION_HOLD, ACTION_WARN };
+
 /* A limit's maximum for one key. */
 struct conf_override {
 	char *key; /* lower case */
@@ -89,9 +92,7 @@ struct conf_limit {
 	int64_t count;	   /* enum conf_count */
 	int64_t max;
 	int64_t window_ms;
-	int64_t action; /* enum conf_when_full */
-	int64_t max_wait_ms;
-	int64_t then;
+	int64_t action; /* enum conf_action */
 	bool shadow;
 	struct conf_list overrides; /* "KEY=MAX", as written */
 	struct conf_override *override;

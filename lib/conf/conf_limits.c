@@ -115,15 +115,8 @@ static int parse_override(const char *text, struct conf_override *override_r)
 	return 0;
 }
 
-/* The built-in limits' names: a counter goes by its limit's. */
-static const char *const built_in[] = {"recipients_per_day", "external_recipients_per_day",
-				       "recipients_per_message"};
-
 static int check_limit(struct conf_limit *limit, struct err *err)
 {
-	for (size_t i = 0; i < ARRAY_LEN(built_in); i++)
-		if (strcmp(limit->name, built_in[i]) == 0)
-			return err_set(err, ERR_CONFIG, "has the name of a built-in limit");
 	conf_fold_list(&limit->overrides);
 	conf_fold_list(&limit->except);
 	conf_fold_list(&limit->exempt_recipients);

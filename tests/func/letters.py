@@ -16,8 +16,6 @@ import flow
 import procs
 
 PATIENCE_S = 45
-# times in a test lab: retries after one or two seconds
-DEFERRED, BOUNCED = "deferred", "bounced"
 NOTICE = re.compile(r"sender non-delivery notification|status=bounced|removed \(expired\)")
 
 
@@ -53,10 +51,16 @@ class Letters:
 
         def deferred():
             return [d for d in self.postfix.deliveries(qid)
-                    if d.status == DEFERRED and cause.search(d.text)]
+                    if d.status == "deferred" and cause.search(d.text)]
 
         return procs.wait_for(deferred, timeout, lambda: "%s deferred for %r; log:\n%s" % (
             qid, text, procs.tail(self.postfix.log())))[0]
+
+    def wait_mailq(self, *texts):
+        """mailq tells all these causes; not at every moment, as one that is tried has none."""
+        for text in texts:
+            procs.wait_for(lambda cause=re.compile(text): cause.search(self.postfix.mailq()),
+                           PATIENCE_S, lambda wanted=text: "%r in mailq" % wanted)
 
     def wait_arrived(self, qids, timeout=PATIENCE_S):
         for qid in qids:

@@ -21,8 +21,10 @@ RETRY_AFTER_S = 8       # more than the first pause of relay365's own, which is 
 # tenant -> fault at the stand-in, and what Postfix must say
 PASSING = {
     "status503": ({"kind": "status", "status": 503}, "HTTP 503: Entra has a passing fault"),
-    "later503": ({"kind": "status", "status": 503, "retry_after": RETRY_AFTER_S}, "HTTP 503: Entra has a passing fault"),
-    "later429": ({"kind": "status", "status": 429, "retry_after": RETRY_AFTER_S}, "HTTP 429: Entra is not available for the moment"),
+    "later503": ({"kind": "status", "status": 503, "retry_after": RETRY_AFTER_S},
+                 "HTTP 503: Entra has a passing fault"),
+    "later429": ({"kind": "status", "status": 429, "retry_after": RETRY_AFTER_S},
+                 "HTTP 429: Entra is not available for the moment"),
     "busy90033": ({"kind": "aadsts", "code": 90033}, "AADSTS90033"),
     "garbage": ({"kind": "garbage"}, "HTTP 200 without an answer in JSON"),
     "notoken": ({"kind": "fields", "value": {"access_token": None}}, "no usable access_token"),
@@ -48,7 +50,7 @@ def requests(lab, name):
 
 
 def problems(lab):
-    """What `relay365 status` has to say, for people: exit 1, so all one line each."""
+    """What `relay365 status` tells people when something is wrong."""
     return lab.relay365("status", status=1).stdout
 
 
@@ -66,23 +68,15 @@ def check_passing(lab, faults):
     for name, (_fault, text) in faults.items():
         assert "relay365: no access token" in letters.wait_deferred(qids[name], text).text
     assert [m["mailbox"] for m in lab.sim.messages()] == [tenants.address(FINE)]
-    queue = lab.postfix.mailq()
+    letters.wait_mailq(*(text for _fault, text in faults.values()))
     status = problems(lab)
     for name, (_fault, text) in faults.items():
-        assert re.search(text, queue), name
         assert re.search(name + ".*" + text, status), name
     lab.sim.clear("entra")
     letters.check_arrived()
     assert lab.sim.state()["entra"]["redirect_hits"] == 0
-    lab.relay365("status", status=None)
-    assert "Problems" not in problems_after(lab)
-    return qids
-
-
-def problems_after(lab):
-    """The same when all is well but the milter, which does not run in these tests."""
-    text = lab.relay365("status", status=1).stdout
-    return re.sub(r"\nProblems\n  relay365-milter does not answer.*\n\Z", "", text)
+    # nothing is left but the milter, which does not run here
+    assert re.search(r"\nProblems\n  relay365-milter does not answer.*\n\Z", problems(lab))
 
 
 @pytest.mark.slow
@@ -125,7 +119,7 @@ def test_endpoint_not_there(lab, break_it, text):
     mend = break_it(lab)
     letters = letters_module.started(lab)
     letters.wait_deferred(letters.send(), text)
-    assert re.search(text, lab.postfix.mailq())
+    letters.wait_mailq(text)
     assert re.search("contoso.*" + text, problems(lab))
     assert lab.sim.state()["entra"]["requests"] == [], "the secret was shown to nobody"
     mend()
@@ -224,9 +218,9 @@ def test_credentials(lab):
     assert request["assertion"]["alg"] == "PS256"
     for name, text in CREDENTIALS.items():
         letters.wait_deferred(qids[name], text)
-    queue, status = lab.postfix.mailq(), problems(lab)
+    letters.wait_mailq(*CREDENTIALS.values())
+    status = problems(lab)
     for name, text in CREDENTIALS.items():
-        assert re.search(text, queue), name
         assert re.search("  %s: .*%s" % (name, text), status), name
         alarms = re.findall("token-alarm.*tenant=" + name, lab.tokend.log())
         assert len(alarms) == 1, "one alarm, however many retries: " + name

@@ -39,7 +39,8 @@ def wait_reserved(lab, n):
 
 
 def exchange(lab):
-    return lab.sim.state()["smtp"]["mailboxes"][ADDRESS]
+    # not there until the first sign-in
+    return lab.sim.state()["smtp"]["mailboxes"].get(ADDRESS, {"recipients": 0})
 
 
 def race(postfix, sessions, to_each):

@@ -9,7 +9,6 @@
 #include <cmocka.h>
 
 #include "base/buf.h"
-#include "base/clock.h"
 #include "conf/conf_table.h"
 #include "test_conf_kit.h"
 
@@ -225,15 +224,11 @@ static void add_mailboxes(struct buf *text, int mailboxes, int senders)
 static void test_many_mailboxes(void **state)
 {
 	struct buf text = BUF_INIT(4 << 20);
-	int64_t began;
 	struct conf *conf;
 
 	(void)state;
 	add_mailboxes(&text, 1000, 10);
-	began = clock_boot_ms();
 	conf = load_good(buf_text(&text));
-	/* Far above what it takes, even with a sanitizer. */
-	assert_true(clock_boot_ms() - began < 5000);
 	assert_int_equal(conf->mailboxes, 1000);
 	assert_string_equal(conf_mailbox_by_name(conf, "m999", 4)->address, "m999@contoso.com");
 	assert_false(conf->mailbox[0].is_default);
