@@ -24,6 +24,7 @@ class Letters:
         self.lab, self.postfix = lab, postfix
         self.sent = {}              # Message-ID -> recipients
         self.qids = []
+        self.counts = {}            # queue id -> number of recipients
 
     def send(self, sender=flow.SENDER, recipients=None, **options):
         """Hand one message to Postfix, which must take it; its queue id."""
@@ -41,6 +42,7 @@ class Letters:
         if sent.ok:
             self.sent[name] = [r for r in recipients if r not in sent.refused]
             self.qids.append(sent.qid)
+            self.counts[sent.qid] = len(self.sent[name])
         return sent
 
     # -- waiting ---------------------------------------------------------------
@@ -63,8 +65,9 @@ class Letters:
                            PATIENCE_S, lambda wanted=text: "%r in mailq" % wanted)
 
     def wait_arrived(self, qids, timeout=PATIENCE_S):
+        """Wait until Postfix knows that all recipients of these have been taken."""
         for qid in qids:
-            self.postfix.wait_status(qid, "sent", timeout=timeout)
+            self.postfix.wait_status(qid, "sent", self.counts[qid], timeout)
 
     # -- the end ---------------------------------------------------------------
 

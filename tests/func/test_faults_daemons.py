@@ -81,7 +81,7 @@ def test_tokend_killed_in_a_delivery(lab, at, restarted):
     if restarted:
         lab.tokend.start()
     lab.sim.clear("smtp")
-    lab.postfix.wait_status(qid, "sent", 3)
+    letters.wait_arrived([qid])
     if not restarted:
         lab.tokend.start()
     letters.send()
