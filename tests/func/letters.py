@@ -88,8 +88,9 @@ class Letters:
 
         doubled: Message-IDs that may have come more than once.
         """
-        procs.wait_for(lambda: not self.missing(), timeout, lambda: "%s to arrive; log:\n%s" % (
-            self.missing(), procs.tail(self.postfix.log())))
+        procs.wait_for(lambda: not self.missing(), timeout, lambda: (
+            "%s to arrive; queue: %s; log:\n%s" % (
+                self.missing(), self.postfix.queue(), procs.tail(self.postfix.log()))))
         self.postfix.wait_queue_empty(timeout)
         copies = self.copies()
         assert set(copies) == set(self.sent), "nothing but what was accepted"
