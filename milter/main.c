@@ -23,7 +23,6 @@
 #include "milter/session.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -32,8 +31,6 @@
 #include <unistd.h>
 
 enum {
-	EXIT_USAGE = 2,
-	EXIT_CONFIG = 78,
 	TICK_MS = 1000,
 	SWEEP_MS = 60 * 1000,
 	WAKE_MS = 20,
@@ -54,13 +51,6 @@ struct program {
 	pthread_t loop_thread, disk_thread;
 	atomic_bool milter_ended;
 };
-
-static void usage(FILE *to)
-{
-	(void)fputs("usage: relay365-milter [-c FILE] [-hV]\n"
-		    "Keeps senders within Office 365's limits; relay365-milter(8).\n",
-		    to);
-}
 
 static void on_sweep(struct loop_timer *timer)
 {
@@ -241,7 +231,7 @@ static NORETURN void run(const char *path)
 	program.conf = conf_load(path, &err);
 	if (program.conf == NULL) {
 		(void)fprintf(stderr, "relay365-milter: %s\n", err.text);
-		_exit(EXIT_CONFIG);
+		_exit(DAEMON_EXIT_CONFIG);
 	}
 	log_open("relay365-milter", program.conf->log_to_stderr ? LOG_TO_STDERR : LOG_TO_SYSLOG,
 		 program.conf->log_json, program.conf->log_debug);
@@ -250,7 +240,7 @@ static NORETURN void run(const char *path)
 		if (!program.conf->log_to_stderr)
 			(void)fprintf(stderr, "relay365-milter: %s\n", err.text);
 		/* Threads may run already, so no tidying. */
-		_exit(err.class == ERR_CONFIG ? EXIT_CONFIG : EXIT_FAILURE);
+		_exit(err.class == ERR_CONFIG ? DAEMON_EXIT_CONFIG : EXIT_FAILURE);
 	}
 	serve(&program, &signals);
 	log_say(EV_STOP, "relay365-milter ends");
@@ -266,27 +256,10 @@ static NORETURN void run(const char *path)
 int main(int argc, char **argv)
 {
 	const char *path = CONF_PATH_DEFAULT;
-	int c;
+	int status;
 
-	while ((c = getopt(argc, argv, "c:hV")) != -1) {
-		switch (c) {
-		case 'c':
-			path = optarg;
-			break;
-		case 'h':
-			usage(stdout);
-			return EXIT_SUCCESS;
-		case 'V':
-			(void)puts("relay365-milter " PACKAGE_VERSION);
-			return EXIT_SUCCESS;
-		default:
-			usage(stderr);
-			return EXIT_USAGE;
-		}
-	}
-	if (optind != argc) {
-		usage(stderr);
-		return EXIT_USAGE;
-	}
+	if (!daemon_options(argc, argv, "relay365-milter",
+			    "Keeps senders within Office 365's limits", &path, &status))
+		return status;
 	run(path);
 }

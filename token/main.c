@@ -9,17 +9,8 @@
 #include "base/xalloc.h"
 
 #include <errno.h>
-#include <getopt.h>
 
-enum { EXIT_USAGE = 2, EXIT_CONFIG = 78, TICK_MS = 10000 };
-
-static void usage(FILE *to)
-{
-	(void)fputs("usage: relay365-tokend [-c FILE] [-hV]\n"
-		    "Keeps access tokens for Office 365 and grants sending slots; "
-		    "relay365-tokend(8).\n",
-		    to);
-}
+enum { TICK_MS = 10000 };
 
 static void on_stop(void *arg)
 {
@@ -183,33 +174,17 @@ int main(int argc, char **argv)
 	struct tokend tokend = {.started_wall_ms = clock_wall_ms()};
 	struct err err = ERR_INIT;
 	struct conf *conf;
-	int c, result = EXIT_SUCCESS;
+	int result = EXIT_SUCCESS;
 
-	while ((c = getopt(argc, argv, "c:hV")) != -1) {
-		switch (c) {
-		case 'c':
-			path = optarg;
-			break;
-		case 'h':
-			usage(stdout);
-			return EXIT_SUCCESS;
-		case 'V':
-			(void)puts("relay365-tokend " PACKAGE_VERSION);
-			return EXIT_SUCCESS;
-		default:
-			usage(stderr);
-			return EXIT_USAGE;
-		}
-	}
-	if (optind != argc) {
-		usage(stderr);
-		return EXIT_USAGE;
-	}
+	if (!daemon_options(argc, argv, "relay365-tokend",
+			    "Keeps access tokens for Office 365 and grants sending slots", &path,
+			    &result))
+		return result;
 	daemon_prepare();
 	conf = conf_load(path, &err);
 	if (conf == NULL) {
 		log_say(EV_FAULT, "%s", err.text);
-		return EXIT_CONFIG;
+		return DAEMON_EXIT_CONFIG;
 	}
 	log_open("relay365-tokend", conf->log_to_stderr ? LOG_TO_STDERR : LOG_TO_SYSLOG,
 		 conf->log_json, conf->log_debug);
@@ -218,7 +193,7 @@ int main(int argc, char **argv)
 		if (tokend.conf == NULL)
 			conf_free(&conf);
 		clean_up(&tokend);
-		return err.class == ERR_CONFIG ? EXIT_CONFIG : EXIT_FAILURE;
+		return err.class == ERR_CONFIG ? DAEMON_EXIT_CONFIG : EXIT_FAILURE;
 	}
 	log_say(EV_START,
 		"relay365-tokend " PACKAGE_VERSION " is ready: %zu tenants, %zu mailboxes",

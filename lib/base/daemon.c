@@ -1,5 +1,6 @@
 #include "base/daemon.h"
 
+#include <getopt.h>
 #include <signal.h>
 #include <stddef.h>
 #include <sys/prctl.h>
@@ -19,6 +20,40 @@ static struct {
 	struct loop_timer watchdog;
 	int64_t watchdog_ms;
 } self;
+
+static int usage(FILE *to, const char *program, const char *doc, int status)
+{
+	(void)fprintf(to, "usage: %s [-c FILE] [-hV]\n%s; %s(8).\n", program, doc, program);
+	return status;
+}
+
+bool daemon_options(int argc, char **argv, const char *program, const char *doc,
+		    const char **path_r, int *status_r)
+{
+	int c;
+
+	while ((c = getopt(argc, argv, "c:hV")) != -1) {
+		switch (c) {
+		case 'c':
+			*path_r = optarg;
+			break;
+		case 'h':
+			*status_r = usage(stdout, program, doc, EXIT_SUCCESS);
+			return false;
+		case 'V':
+			(void)printf("%s " PACKAGE_VERSION "\n", program);
+			*status_r = EXIT_SUCCESS;
+			return false;
+		default:
+			*status_r = usage(stderr, program, doc, DAEMON_EXIT_USAGE);
+			return false;
+		}
+	}
+	if (optind == argc)
+		return true;
+	*status_r = usage(stderr, program, doc, DAEMON_EXIT_USAGE);
+	return false;
+}
 
 static void our_signals(sigset_t *set)
 {

@@ -7,6 +7,20 @@
 
 #include "base/loop.h"
 
+/* What a daemon's exit status tells its supervisor, beside EXIT_SUCCESS and EXIT_FAILURE. */
+enum daemon_exit {
+	DAEMON_EXIT_USAGE = 2,
+	DAEMON_EXIT_CONFIG = 78 /* sysexits.h's: starting again does not help */
+};
+
+/*
+ * The options of every daemon: -c FILE (*path_r, which has the default), -h and
+ * -V. program is its name, doc a sentence for -h. Returns false when the program
+ * is to end with *status_r: something was asked for and printed, or misspelt.
+ */
+bool daemon_options(int argc, char **argv, const char *program, const char *doc,
+		    const char **path_r, int *status_r);
+
 /*
  * Before threads start: no core dump and no ptrace by the same user (they hold
  * secrets), umask 0027, SIGPIPE ignored, SIGTERM, SIGINT and SIGHUP blocked so that
