@@ -53,43 +53,6 @@ static bool is_relay_host(const struct conf *conf, const char *host)
 	return false;
 }
 
-/* 2: this very sender, 1: its domain, 0: not. */
-static int claims(const struct conf_mailbox *mailbox, const char *sender)
-{
-	const char *domain = route_domain(sender);
-	int best = 0;
-
-	for (size_t i = 0; i < mailbox->senders.count; i++) {
-		const char *pattern = mailbox->senders.item[i];
-
-		if (strcasecmp(pattern, sender) == 0)
-			return 2;
-		if (pattern[0] == '*' && pattern[1] == '@' && domain[0] != '\0' &&
-		    strcasecmp(pattern + 2, domain) == 0)
-			best = 1;
-	}
-	return best;
-}
-
-const struct conf_mailbox *route_by_sender(const struct conf *conf, const char *sender)
-{
-	const struct conf_mailbox *best = NULL;
-	int closest = 0;
-
-	for (size_t i = 0; i < conf->mailboxes; i++) {
-		const struct conf_mailbox *mailbox = &conf->mailbox[i];
-		int close = sender[0] == '\0' ? 0 : claims(mailbox, sender);
-
-		if (close > closest) {
-			closest = close;
-			best = mailbox;
-		} else if (best == NULL && mailbox->is_default) {
-			best = mailbox;
-		}
-	}
-	return best;
-}
-
 const struct conf_mailbox *route_mailbox(const struct conf *conf, const char *mailer,
 					 const char *host, const char *sender)
 {
@@ -101,7 +64,7 @@ const struct conf_mailbox *route_mailbox(const struct conf *conf, const char *ma
 		return conf_mailbox_by_name(conf, name, strlen(name));
 	}
 	if (host != NULL && is_relay_host(conf, host))
-		return route_by_sender(conf, sender);
+		return conf_mailbox_by_sender(conf, sender);
 	return NULL;
 }
 
@@ -114,7 +77,7 @@ const struct conf_mailbox *route_unknown(const struct conf *conf, const char *ow
 	    strcasecmp(domain, "localhost") == 0 ||
 	    strncasecmp(domain, "localhost.", strlen("localhost.")) == 0)
 		return NULL;
-	return route_by_sender(conf, sender);
+	return conf_mailbox_by_sender(conf, sender);
 }
 
 bool route_is_external(const struct conf_mailbox *mailbox, const char *recipient)

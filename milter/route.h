@@ -33,9 +33,6 @@ const struct conf_mailbox *route_mailbox(const struct conf *conf, const char *ma
 const struct conf_mailbox *route_unknown(const struct conf *conf, const char *own_host,
 					 const char *recipient, const char *sender);
 
-/* The mailbox whose senders claim this one most closely, else the default one, else NULL. */
-const struct conf_mailbox *route_by_sender(const struct conf *conf, const char *sender);
-
 /* Whether Microsoft sees the recipient as one outside of the tenant. */
 bool route_is_external(const struct conf_mailbox *mailbox, const char *recipient);
 

@@ -24,9 +24,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "postfix/lease.h"
-#include "postfix/printable.h"
-#include "postfix/xoauth2.h"
+#include "proto/lease.h"
+#include "proto/printable.h"
+#include "proto/xoauth2.h"
 
 #define SOCKET_ADDRESS_SIZE 256
 #define CHALLENGE_TEXT_SIZE 400 /* bytes of a challenge that are logged */

@@ -159,6 +159,12 @@ const struct conf_mailbox *conf_mailbox_by_name(const struct conf *conf, const c
 const struct conf_mailbox *conf_mailbox_by_address(const struct conf *conf, const char *address);
 
 /*
+ * The mailbox whose senders claim this one (bare, "" for the null sender) most
+ * closely, else the default one, else NULL.
+ */
+const struct conf_mailbox *conf_mailbox_by_sender(const struct conf *conf, const char *sender);
+
+/*
  * Who this is: by login (NULL or "": none), else by client address, most
  * specific network first, else by local user. NULL: no source says so.
  */

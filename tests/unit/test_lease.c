@@ -15,8 +15,8 @@
 #include <cmocka.h>
 
 #include "fake_tokend.h"
-#include "postfix/lease.h"
-#include "postfix/printable.h"
+#include "proto/lease.h"
+#include "proto/printable.h"
 
 #define LIT(text) (text), sizeof(text) - 1
 #define MAILBOX "relay@contoso.com"

@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "postfix/xoauth2.h"
+#include "proto/xoauth2.h"
 
 #define LIT(text) (text), sizeof(text) - 1
 

@@ -9,8 +9,8 @@
  * Source: "Authenticate an IMAP, POP or SMTP connection using OAuth" at
  * learn.microsoft.com, section SASL XOAUTH2; RFC 6750 section 2.1 (b64token).
  */
-#ifndef RELAY365_POSTFIX_XOAUTH2_H
-#define RELAY365_POSTFIX_XOAUTH2_H
+#ifndef RELAY365_PROTO_XOAUTH2_H
+#define RELAY365_PROTO_XOAUTH2_H
 
 #include <stddef.h>
 

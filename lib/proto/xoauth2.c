@@ -1,5 +1,5 @@
 #include "base/compat.h"
-#include "postfix/xoauth2.h"
+#include "proto/xoauth2.h"
 
 #include <stdbool.h>
 #include <string.h>

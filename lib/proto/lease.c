@@ -1,5 +1,5 @@
 #include "base/compat.h"
-#include "postfix/lease.h"
+#include "proto/lease.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -12,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "postfix/printable.h"
+#include "proto/printable.h"
 #include "proto/kv.h"
 
 #define ADDRESS_PREFIX "unix:"
@@ -279,7 +279,7 @@ void lease_explain(enum lease_result result, const struct lease *lease, const ch
 	case LEASE_BAD_ANSWER:
 		(void)snprintf(to, cap,
 			       "what answers at %s does not speak this version of the token "
-			       "protocol; are relay365-tokend and librelay365.so of one release?",
+			       "protocol; are all parts of relay365 of one release?",
 			       path);
 		break;
 	}

@@ -7,8 +7,8 @@
  * no static data, no signals (SIGPIPE included), and one deadline for the
  * whole of it, on the monotonic clock. Any thread may call it.
  */
-#ifndef RELAY365_POSTFIX_LEASE_H
-#define RELAY365_POSTFIX_LEASE_H
+#ifndef RELAY365_PROTO_LEASE_H
+#define RELAY365_PROTO_LEASE_H
 
 #include <stddef.h>
 

@@ -1,6 +1,6 @@
 /* Text of strangers, made fit for one log line. Pure; any thread may call it. */
-#ifndef RELAY365_POSTFIX_PRINTABLE_H
-#define RELAY365_POSTFIX_PRINTABLE_H
+#ifndef RELAY365_PROTO_PRINTABLE_H
+#define RELAY365_PROTO_PRINTABLE_H
 
 #include <stddef.h>
 

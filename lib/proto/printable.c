@@ -1,5 +1,5 @@
 #include "base/compat.h"
-#include "postfix/printable.h"
+#include "proto/printable.h"
 
 #include <string.h>
 

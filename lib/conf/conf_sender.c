@@ -1,0 +1,41 @@
+/* Which mailbox a sender belongs to. */
+#include "conf/conf.h"
+
+#include <strings.h>
+
+/* 2: this very sender, 1: its domain, 0: not. */
+static int claims(const struct conf_mailbox *mailbox, const char *sender)
+{
+	const char *at = strrchr(sender, '@');
+	int best = 0;
+
+	for (size_t i = 0; i < mailbox->senders.count; i++) {
+		const char *pattern = mailbox->senders.item[i];
+
+		if (strcasecmp(pattern, sender) == 0)
+			return 2;
+		if (pattern[0] == '*' && pattern[1] == '@' && at != NULL &&
+		    strcasecmp(pattern + 1, at) == 0)
+			best = 1;
+	}
+	return best;
+}
+
+const struct conf_mailbox *conf_mailbox_by_sender(const struct conf *conf, const char *sender)
+{
+	const struct conf_mailbox *best = NULL;
+	int closest = 0;
+
+	for (size_t i = 0; i < conf->mailboxes; i++) {
+		const struct conf_mailbox *mailbox = &conf->mailbox[i];
+		int close = sender[0] == '\0' ? 0 : claims(mailbox, sender);
+
+		if (close > closest) {
+			closest = close;
+			best = mailbox;
+		} else if (best == NULL && mailbox->is_default) {
+			best = mailbox;
+		}
+	}
+	return best;
+}
