@@ -24,13 +24,14 @@ enum ctl_exit {
 
 struct ctl {
 	const char *conf_path;
-	const struct conf *conf;
-	bool json; /* print JSON instead of text */
-	int argc;  /* what follows the sub-command */
+	const struct conf *conf; /* NULL for a command that needs none */
+	bool json;		 /* print JSON instead of text */
+	int argc;		 /* what follows the sub-command */
 	char **argv;
 };
 
 int ctl_check(const struct ctl *ctl);
+int ctl_explain(const struct ctl *ctl);
 int ctl_limits(const struct ctl *ctl);
 int ctl_reload(const struct ctl *ctl);
 int ctl_setup(const struct ctl *ctl);

@@ -12,15 +12,20 @@ static const struct command {
 	const char *arguments;
 	const char *doc;
 	int (*run)(const struct ctl *ctl);
+	bool alone; /* needs no configuration: ctl->conf is NULL */
 } commands[] = {
-	{"check", "", "read the configuration and say what is wrong with it", ctl_check},
+	{"check", "", "read the configuration and say what is wrong with it", ctl_check, false},
 	{"status", "[--json]", "tokens, what was accepted and delivered, and the limits",
-	 ctl_status},
+	 ctl_status, false},
 	{"limits", "", "each limit in force, where it comes from and who uses it most",
-	 ctl_limits},
-	{"reload", "", "let the daemons read the configuration again", ctl_reload},
-	{"token", "MAILBOX", "print an access token, for programs that ask for one", ctl_token},
-	{"setup", "postfix", "print what Postfix needs to deliver through relay365", ctl_setup},
+	 ctl_limits, false},
+	{"reload", "", "let the daemons read the configuration again", ctl_reload, false},
+	{"token", "MAILBOX", "print an access token, for programs that ask for one", ctl_token,
+	 false},
+	{"setup", "postfix", "print what Postfix needs to deliver through relay365", ctl_setup,
+	 false},
+	{"explain", "[TEXT|FILE]", "what an error, a log line or a log file means", ctl_explain,
+	 true},
 };
 
 static void usage(FILE *to)
@@ -73,9 +78,12 @@ int ctl_print_json(cJSON *json, int status)
 static int run(struct ctl *ctl, const struct command *command)
 {
 	struct err err = ERR_INIT;
-	struct conf *conf = conf_load(ctl->conf_path, &err);
+	struct conf *conf;
 	int status;
 
+	if (command->alone)
+		return command->run(ctl);
+	conf = conf_load(ctl->conf_path, &err);
 	if (conf == NULL) {
 		if (ctl->json) {
 			cJSON *json = cJSON_CreateObject();

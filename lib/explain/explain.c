@@ -36,12 +36,45 @@ static const struct reply {
 #undef REPLY
 };
 
+static const struct failure {
+	const char *text;
+	struct explanation what;
+} failures[] = {
+#define FAILURE(id, text, class, meaning, action) {text, {id, EXPLAIN_##class, meaning, action}},
+#define BASIC(code, meaning, action)
+#include "explain/delivery.def"
+#undef FAILURE
+#undef BASIC
+};
+
+static const struct {
+	long code;
+	struct explanation what;
+} basics[] = {
+#define FAILURE(id, text, class, meaning, action)
+#define BASIC(code, meaning, action) \
+	{code, {#code, code < 500 ? EXPLAIN_TRANSIENT : EXPLAIN_CONFIG, meaning, action}},
+#include "explain/delivery.def"
+#undef FAILURE
+#undef BASIC
+};
+
 static regex_t compiled[ARRAY_LEN(replies)];
+static regex_t compiled_failures[ARRAY_LEN(failures)];
 static pthread_once_t compile_once = PTHREAD_ONCE_INIT;
+
+static void compile_failures(void)
+{
+	for (size_t i = 0; i < ARRAY_LEN(failures); i++)
+		if (regcomp(&compiled_failures[i], failures[i].text, REG_EXTENDED | REG_NOSUB) !=
+		    0)
+			abort(); /* a mistake in delivery.def, found by the first test */
+}
 
 /* The enhanced code as a word of its own, then anything, then the text. */
 static void compile(void)
 {
+	compile_failures();
 	for (size_t i = 0; i < ARRAY_LEN(replies); i++) {
 		const struct reply *reply = &replies[i];
 		/* What bounces is never softened: with a 4 the code means something else. */
@@ -83,6 +116,87 @@ const struct explanation *explain_reply(const char *text)
 		if (regexec(&compiled[i], text, 0, NULL, 0) == 0)
 			return &replies[i].what;
 	return NULL;
+}
+
+void explain_code(const char *code, void (*each)(void *arg, const struct explanation *what),
+		  void *arg)
+{
+	for (size_t i = 0; i < ARRAY_LEN(replies); i++) {
+		const char *first = replies[i].what.class == EXPLAIN_MESSAGE ? "5" : "[45]";
+		char *pattern = xasprintf("^%s[.](%s)$", first, replies[i].code);
+		regex_t regex;
+
+		/* An entry for any code says nothing of this one. */
+		if (strstr(replies[i].code, "[0-9]+") != NULL) {
+			free(pattern);
+			continue;
+		}
+		if (regcomp(&regex, pattern, REG_EXTENDED | REG_NOSUB) != 0)
+			abort(); /* as above */
+		if (regexec(&regex, code, 0, NULL, 0) == 0)
+			each(arg, &replies[i].what);
+		regfree(&regex);
+		free(pattern);
+	}
+}
+
+const struct explanation *explain_basic(long code)
+{
+	for (size_t i = 0; i < ARRAY_LEN(basics); i++)
+		if (basics[i].code == code)
+			return &basics[i].what;
+	return NULL;
+}
+
+/* The number behind a word in the text, 0 when it does not stand there. */
+static long number_behind(const char *text, const char *word)
+{
+	const char *at = strstr(text, word);
+
+	return at == NULL ? 0 : strtol(at + strlen(word), NULL, 10);
+}
+
+/* As tokend writes it: error=invalid_client, or with quotes. */
+static const struct explanation *oauth_error_in(const char *line)
+{
+	static const char word[] = "error";
+	const char *at = line;
+
+	while ((at = strstr(at, word)) != NULL) {
+		char error[48];
+		size_t n;
+
+		at += sizeof(word) - 1;
+		n = strspn(at, "=:\" ");
+		if (n == 0)
+			continue;
+		at += n;
+		n = strspn(at, "abcdefghijklmnopqrstuvwxyz_");
+		if (n == 0 || n >= sizeof(error))
+			continue;
+		memcpy(error, at, n);
+		error[n] = '\0';
+		if (explain_oauth_error(error) != NULL)
+			return explain_oauth_error(error);
+	}
+	return NULL;
+}
+
+const struct explanation *explain_line(const char *line)
+{
+	const struct explanation *what;
+	long number = number_behind(line, "AADSTS");
+
+	if (number == 0)
+		number = number_behind(line, "aadsts=");
+	what = number == 0 ? NULL : explain_aadsts(number);
+	(void)pthread_once(&compile_once, compile);
+	for (size_t i = 0; what == NULL && i < ARRAY_LEN(failures); i++)
+		if (regexec(&compiled_failures[i], line, 0, NULL, 0) == 0)
+			what = &failures[i].what;
+	if (what == NULL)
+		what = explain_reply(line);
+	return what != NULL ? what : oauth_error_in(line);
 }
 
 const char *explain_class_name(enum explain_class class)

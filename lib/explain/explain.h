@@ -1,8 +1,9 @@
 /*
- * What Microsoft's errors mean and what to do about them: one table of token
- * endpoint errors (entra.def) and one of SMTP replies (exchange.def). The log,
- * status, the texts in the mail queue and the generated reply filter all come
- * from these tables. Entries are constant; any thread may look.
+ * What errors mean and what to do about them: one table of token endpoint
+ * errors (entra.def), one of Exchange's SMTP replies (exchange.def) and one of
+ * what Postfix and relay365 say themselves (delivery.def). The log, status, the
+ * texts in the mail queue, relay365 explain and, from the replies alone, the
+ * generated reply filter all come from these tables. Entries are constant; any thread may look.
  */
 #ifndef RELAY365_EXPLAIN_EXPLAIN_H
 #define RELAY365_EXPLAIN_EXPLAIN_H
@@ -38,6 +39,20 @@ const struct explanation *explain_oauth_error(const char *error);
  * first digit is 5 or was softened to 4), or NULL.
  */
 const struct explanation *explain_reply(const char *text);
+
+/* Each entry with this enhanced status code ("5.7.139"): one code may mean several things. */
+void explain_code(const char *code, void (*each)(void *arg, const struct explanation *what),
+		  void *arg);
+
+/* The entry of a reply code without an enhanced one (535), or NULL. */
+const struct explanation *explain_basic(long code);
+
+/*
+ * The entry of a line of a mail log, or of whatever an admin has copied from
+ * one: an AADSTS number, Postfix's own words, a reply or an OAuth error in it.
+ * NULL when it tells of no failure that is known.
+ */
+const struct explanation *explain_line(const char *line);
 
 /* "transient", "config", ... as logs and JSON name it. */
 const char *explain_class_name(enum explain_class class);
