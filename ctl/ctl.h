@@ -30,6 +30,7 @@ struct ctl {
 	char **argv;
 };
 
+int ctl_alarm(const struct ctl *ctl);
 int ctl_check(const struct ctl *ctl);
 int ctl_explain(const struct ctl *ctl);
 int ctl_limits(const struct ctl *ctl);

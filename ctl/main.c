@@ -14,6 +14,7 @@ static const struct command {
 	int (*run)(const struct ctl *ctl);
 	bool alone; /* needs no configuration: ctl->conf is NULL */
 } commands[] = {
+	{"alarm", "", "tell of an incident, which the daemons hand over", ctl_alarm, false},
 	{"check", "", "read the configuration and say what is wrong with it", ctl_check, false},
 	{"status", "[--json]", "tokens, what was accepted and delivered, and the limits",
 	 ctl_status, false},

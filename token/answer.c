@@ -103,6 +103,7 @@ static void explain_error(const cJSON *object, int status, struct answer *answer
 	} else {
 		answer->class = what->class;
 		answer->permanent = what->class != EXPLAIN_TRANSIENT;
+		answer->action = what->action;
 		(void)snprintf(answer->reason, sizeof(answer->reason), "%s; %s", what->meaning,
 			       what->action);
 	}
@@ -146,10 +147,12 @@ void answer_parse(const struct http_answer *http, struct answer *answer)
 
 	memset(answer, 0, sizeof(*answer));
 	answer->retry_after_ms = http->retry_after_ms;
+	answer->action = "";
 	if (http->status == 0) {
 		(void)snprintf(answer->reason, sizeof(answer->reason),
 			       "the token endpoint can't be reached: %s", http->problem);
 		answer->class = EXPLAIN_TRANSIENT;
+		answer->action = "check this machine's network, name service, proxy and clock";
 		return;
 	}
 	json = cJSON_ParseWithLength(http->body, http->body_len);

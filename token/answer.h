@@ -7,7 +7,7 @@
 #ifndef RELAY365_TOKEN_ANSWER_H
 #define RELAY365_TOKEN_ANSWER_H
 
-#include "token/http.h"
+#include "http/http.h"
 
 #include "explain/explain.h"
 
@@ -30,6 +30,7 @@ struct answer {
 	char correlation_id[48];
 	int64_t retry_after_ms; /* -1: not said */
 	char reason[512];	/* a sentence: what is wrong, what to do */
+	const char *action;	/* what to do alone; a constant, "" when nothing is known */
 };
 
 /* Fills answer_r, whose token is the caller's to clear. */

@@ -3,6 +3,7 @@
 #include "token/answer.h"
 #include "token/grant.h"
 
+#include "alarm/alarm.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/xalloc.h"
@@ -12,6 +13,7 @@ enum {
 	RETRY_MOST_MS = 300000,
 	RETRY_PERMANENT_MS = 300000, /* after one that an admin must mend: Entra counts loops */
 	RETRY_AFTER_MOST_MS = 3600000,
+	ALARM_FAILURES = 5, /* passing ones in a row, about a minute, before an admin is told */
 	REFRESH_BEFORE_MS = 600000, /* before the end, or half the lifetime if that is less */
 };
 
@@ -201,6 +203,30 @@ static int64_t failure(struct identity *identity, const struct answer *answer)
 	return next_ms > RETRY_AFTER_MOST_MS ? RETRY_AFTER_MOST_MS : next_ms;
 }
 
+/* A fault that passes becomes an alarm too, once it costs mail its token. */
+static void tell_alarm(const struct identity *identity, const struct answer *answer)
+{
+	char id[ALARM_ID_MAX], what[ALARM_TEXT_MAX];
+
+	(void)snprintf(id, sizeof(id), "token/%s", identity->name);
+	if (answer->ok) {
+		alarm_clear(id);
+		return;
+	}
+	if (!answer->permanent && (has_token(identity) || identity->failures < ALARM_FAILURES))
+		return;
+	(void)snprintf(what, sizeof(what),
+		       "there is no access token for %s, and its mail waits: %s", identity->name,
+		       answer->reason);
+	if (has_token(identity))
+		(void)snprintf(
+			what, sizeof(what),
+			"the access token for %s can't be renewed and mail will wait when it "
+			"ends: %s",
+			identity->name, answer->reason);
+	alarm_raise(id, has_token(identity) ? 1 : 2, what, answer->action);
+}
+
 static void conclude(struct identity *identity, struct answer *answer, int64_t took_ms)
 {
 	int64_t next_ms = answer->ok ? success(identity, answer) : failure(identity, answer);
@@ -208,6 +234,7 @@ static void conclude(struct identity *identity, struct answer *answer, int64_t t
 	secret_clear(&answer->token);
 	loop_timer_in(identity->loop, &identity->timer, next_ms);
 	log_result(identity, answer, took_ms, next_ms);
+	tell_alarm(identity, answer);
 	identity->alarmed = !answer->ok && (answer->permanent || identity->alarmed);
 	tell_all(identity);
 }
@@ -225,9 +252,13 @@ static void on_answer(void *arg, const struct http_answer *http)
 static void fetch(struct identity *identity)
 {
 	const struct conf_tenant *conf = identity->conf;
-	const struct http_target target = {conf->token_endpoint, conf->ca_file, conf->proxy};
+	const struct http_target target = {
+		.url = conf->token_endpoint, .ca_file = conf->ca_file, .proxy = conf->proxy};
 	struct secret form = SECRET_INIT;
-	struct answer failed = {.permanent = true, .class = EXPLAIN_CONFIG, .retry_after_ms = -1};
+	struct answer failed = {.permanent = true,
+				.class = EXPLAIN_CONFIG,
+				.retry_after_ms = -1,
+				.action = "correct this, then run: relay365 reload"};
 	struct err err = ERR_INIT;
 
 	if (identity->request != NULL)
@@ -237,7 +268,7 @@ static void fetch(struct identity *identity)
 	if (grant_form(conf, clock_wall_ms(), &form, &err) == 0) {
 		identity->requests++;
 		identity->request =
-			http_post(identity->http, &target, &form, on_answer, identity, &err);
+			http_send(identity->http, &target, &form, on_answer, identity, &err);
 	}
 	secret_clear(&form);
 	if (identity->request != NULL)

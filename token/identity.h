@@ -7,7 +7,7 @@
 #ifndef RELAY365_TOKEN_IDENTITY_H
 #define RELAY365_TOKEN_IDENTITY_H
 
-#include "token/http.h"
+#include "http/http.h"
 
 #include "conf/conf.h"
 #include "explain/explain.h"

@@ -3,6 +3,7 @@
 
 #include "token/tokend.h"
 
+#include "alarm/alarm.h"
 #include "base/clock.h"
 #include "base/daemon.h"
 #include "base/log.h"
@@ -32,6 +33,7 @@ static void on_tick(struct loop_timer *timer)
 	struct tokend *tokend = timer->owner;
 
 	delivered_tick(tokend->delivered);
+	alarms_tick();
 	loop_timer_in(tokend->loop, timer, TICK_MS);
 }
 
@@ -114,6 +116,7 @@ static void clean_up(struct tokend *tokend)
 	lease_book_close(&tokend->book);
 	delivered_close(&tokend->delivered);
 	http_free(&tokend->http);
+	alarms_close();
 	if (tokend->loop != NULL)
 		loop_timer_stop(tokend->loop, &tokend->tick);
 	conf_free(&tokend->conf);
@@ -129,6 +132,14 @@ static struct lease_book *open_book(const struct conf *conf, struct err *err)
 		book = lease_book_open(path, err);
 	free(path);
 	return book;
+}
+
+static void open_alarms(const struct conf *conf)
+{
+	char *folder = xasprintf("%s/alarms", conf->state_dir);
+
+	alarms_open("relay365-tokend", folder, conf);
+	free(folder);
 }
 
 static void on_left(void *arg, const char *address, pid_t pid, int page)
@@ -154,6 +165,7 @@ static int start(struct tokend *tokend, struct conf *conf, struct err *err)
 	tokend->delivered = delivered_open(conf->state_dir, err);
 	if (tokend->delivered == NULL)
 		return -1;
+	open_alarms(conf);
 	tokend->book = open_book(conf, err);
 	if (tokend->book == NULL)
 		return -1;

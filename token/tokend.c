@@ -1,5 +1,6 @@
 #include "token/tokend.h"
 
+#include "alarm/alarm.h"
 #include "base/log.h"
 #include "base/xalloc.h"
 
@@ -91,6 +92,7 @@ void tokend_configure(struct tokend *tokend, struct conf *conf)
 {
 	struct conf *old = tokend->conf;
 
+	alarms_configure(conf);
 	look_up_users(tokend, &conf->token_users);
 	/* Mailboxes that go, first: their identity may go with its tenant. */
 	for (size_t i = 0; i < tokend->mailboxes; i++)

@@ -3,7 +3,7 @@
 #define RELAY365_TOKEN_TOKEND_H
 
 #include "token/delivered.h"
-#include "token/http.h"
+#include "http/http.h"
 #include "token/identity.h"
 #include "token/mailbox.h"
 

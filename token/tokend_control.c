@@ -3,6 +3,7 @@
 
 #include "token/tokend.h"
 
+#include "alarm/alarm.h"
 #include "base/clock.h"
 #include "base/log.h"
 
@@ -34,6 +35,7 @@ static int verb_status(void *context, const struct kv_message *request, cJSON **
 	for (size_t i = 0; i < tokend->mailboxes; i++)
 		if (!mailbox_is_gone(tokend->mailbox[i]))
 			(void)cJSON_AddItemToArray(list, mailbox_status_json(tokend->mailbox[i]));
+	(void)cJSON_AddItemToObject(json, "alarms", alarms_status());
 	*json_r = json;
 	return 0;
 }

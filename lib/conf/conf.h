@@ -121,6 +121,8 @@ struct conf_mailbox {
 struct conf {
 	char *path; /* the file this came from */
 	char *postmaster;
+	char *alarm_command;
+	char *alarm_url;
 	struct conf_tenant *tenant;
 	size_t tenants;
 	struct conf_mailbox *mailbox;

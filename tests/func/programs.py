@@ -50,7 +50,9 @@ def environment(folder, **more):
     """RELAY365_LAB lets procs.processes_of() find the process."""
     env = {k: v for k, v in os.environ.items() if PASSED_ON.match(k)}
     env.update({"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C", "TZ": "UTC",
-                "RELAY365_LAB": folder + "/"}, **more)
+                "RELAY365_LAB": folder + "/", "RELAY365_COMMAND": program("relay365"),
+                # not PostfixInstance's own spelling: this is none of its processes
+                "MAIL_CONFIG": os.path.join(folder, ".", "p", "etc")}, **more)
     return env
 
 

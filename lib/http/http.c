@@ -1,12 +1,13 @@
 #include "base/compat.h"
 
-#include "token/http.h"
+#include "http/http.h"
 
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/xalloc.h"
 
 #include <curl/curl.h>
+#include <fcntl.h>
 
 struct http {
 	struct loop *loop;
@@ -15,10 +16,11 @@ struct http {
 };
 
 struct http_request {
+	struct http_transfer transfer;
 	struct http *http;
-	CURL *easy;
 	struct curl_slist *headers;
 	struct secret form;
+	bool is_get;
 	struct buf body;
 	char error[CURL_ERROR_SIZE];
 	int64_t began_ms;
@@ -34,9 +36,9 @@ struct watch {
 
 static void request_free(struct http_request *request)
 {
-	if (request->easy != NULL) {
-		(void)curl_multi_remove_handle(request->http->multi, request->easy);
-		curl_easy_cleanup(request->easy);
+	if (request->transfer.easy != NULL) {
+		http_stop(request->http, &request->transfer);
+		curl_easy_cleanup(request->transfer.easy);
 	}
 	curl_slist_free_all(request->headers);
 	secret_clear(&request->form);
@@ -63,11 +65,21 @@ static void fill_answer(struct http_request *request, CURLcode code, struct http
 							 : curl_easy_strerror(code));
 	if (answer->problem[0] != '\0')
 		return;
-	(void)curl_easy_getinfo(request->easy, CURLINFO_RESPONSE_CODE, &status);
-	(void)curl_easy_getinfo(request->easy, CURLINFO_RETRY_AFTER, &retry_after);
+	(void)curl_easy_getinfo(request->transfer.easy, CURLINFO_RESPONSE_CODE, &status);
+	(void)curl_easy_getinfo(request->transfer.easy, CURLINFO_RETRY_AFTER, &retry_after);
 	answer->status = (int)status;
 	if (retry_after > 0)
 		answer->retry_after_ms = (int64_t)retry_after * 1000;
+}
+
+static void on_ended(struct http_transfer *transfer, int code)
+{
+	struct http_request *request = (struct http_request *)transfer;
+	struct http_answer answer;
+
+	fill_answer(request, (CURLcode)code, &answer);
+	request->done(request->arg, &answer);
+	request_free(request);
 }
 
 static void finish_done(struct http *http)
@@ -76,16 +88,25 @@ static void finish_done(struct http *http)
 	int left;
 
 	while ((msg = curl_multi_info_read(http->multi, &left)) != NULL) {
-		struct http_request *request = NULL;
-		struct http_answer answer;
+		struct http_transfer *transfer = NULL;
+		int code;
 
 		if (msg->msg != CURLMSG_DONE)
 			continue;
-		(void)curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, (char **)&request);
-		fill_answer(request, msg->data.result, &answer);
-		request->done(request->arg, &answer);
-		request_free(request);
+		code = (int)msg->data.result;
+		(void)curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, (char **)&transfer);
+		transfer->ended(transfer, code);
 	}
+}
+
+int http_start(struct http *http, struct http_transfer *transfer)
+{
+	return curl_multi_add_handle(http->multi, transfer->easy) == CURLM_OK ? 0 : -1;
+}
+
+void http_stop(struct http *http, struct http_transfer *transfer)
+{
+	(void)curl_multi_remove_handle(http->multi, transfer->easy);
 }
 
 /* ---- libcurl's wishes, carried out on the loop ---- */
@@ -207,30 +228,41 @@ void http_free(struct http **http)
 
 /* CURLOPT_PROTOCOLS_STR came with libcurl 7.85. */
 #if LIBCURL_VERSION_NUM >= 0x075500
-static CURLcode only_https(CURL *easy)
+static CURLcode set_protocols(CURL *easy, bool plain)
 {
-	return curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "https");
+	return curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, plain ? "http,https" : "https");
 }
 #else
-static CURLcode only_https(CURL *easy)
+static CURLcode set_protocols(CURL *easy, bool plain)
 {
-	return curl_easy_setopt(easy, CURLOPT_PROTOCOLS, (long)CURLPROTO_HTTPS);
+	return curl_easy_setopt(easy, CURLOPT_PROTOCOLS,
+				(long)CURLPROTO_HTTPS | (plain ? CURLPROTO_HTTP : 0));
 }
 #endif
 
+/* Programs that we start have no business with our connections. */
+static int on_socket_made(void *userp, curl_socket_t s, curlsocktype purpose)
+{
+	(void)userp;
+	(void)purpose;
+	return fcntl(s, F_SETFD, FD_CLOEXEC) < 0 ? CURL_SOCKOPT_ERROR : CURL_SOCKOPT_OK;
+}
+
 static CURLcode set_options(struct http_request *request, const struct http_target *target)
 {
-	CURL *easy = request->easy;
-	CURLcode code = only_https(easy);
+	CURL *easy = request->transfer.easy;
+	CURLcode code = set_protocols(easy, target->plain);
 
 #define SET(option, value)    \
 	if (code == CURLE_OK) \
 	code = curl_easy_setopt(easy, option, value)
 	SET(CURLOPT_URL, target->url);
-	SET(CURLOPT_PRIVATE, request);
+	SET(CURLOPT_PRIVATE, &request->transfer);
 	SET(CURLOPT_ERRORBUFFER, request->error);
 	SET(CURLOPT_NOSIGNAL, 1L);
-	SET(CURLOPT_PROXY, target->proxy);
+	if (target->proxy != NULL)
+		SET(CURLOPT_PROXY, target->proxy);
+	SET(CURLOPT_SOCKOPTFUNCTION, on_socket_made);
 	SET(CURLOPT_FOLLOWLOCATION, 0L);
 	/*
 	 * Requests are an hour apart: reuse would gain nothing, and libcurl sends a
@@ -242,18 +274,42 @@ static CURLcode set_options(struct http_request *request, const struct http_targ
 	SET(CURLOPT_CONNECTTIMEOUT_MS, (long)HTTP_CONNECT_TIMEOUT_MS);
 	SET(CURLOPT_USERAGENT, "relay365/" PACKAGE_VERSION);
 	SET(CURLOPT_HTTPHEADER, request->headers);
-	SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)request->form.len);
-	SET(CURLOPT_POSTFIELDS, request->form.data);
 	SET(CURLOPT_WRITEFUNCTION, on_body);
 	SET(CURLOPT_WRITEDATA, request);
+	if (!request->is_get) {
+		SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)request->form.len);
+		SET(CURLOPT_POSTFIELDS, request->form.data);
+	}
 	if (target->ca_file[0] != '\0')
 		SET(CURLOPT_CAINFO, target->ca_file);
 #undef SET
 	return code;
 }
 
-struct http_request *http_post(struct http *http, const struct http_target *target,
-			       struct secret *form,
+/* Adds a line to the request's headers; false when there is no memory. */
+static bool add_header(struct http_request *request, const char *line)
+{
+	struct curl_slist *longer = curl_slist_append(request->headers, line);
+
+	if (longer == NULL)
+		return false;
+	request->headers = longer;
+	return true;
+}
+
+static bool add_headers(struct http_request *request, const struct http_target *target)
+{
+	char type[128];
+
+	(void)snprintf(type, sizeof(type), "Content-Type: %s",
+		       target->type == NULL ? "application/x-www-form-urlencoded" : target->type);
+	return add_header(request, "Accept: application/json") &&
+	       (request->is_get || add_header(request, type)) &&
+	       (target->header == NULL || add_header(request, target->header));
+}
+
+struct http_request *http_send(struct http *http, const struct http_target *target,
+			       struct secret *body,
 			       void (*done)(void *arg, const struct http_answer *answer),
 			       void *arg, struct err *err)
 {
@@ -265,12 +321,14 @@ struct http_request *http_post(struct http *http, const struct http_target *targ
 	request->arg = arg;
 	request->body.max = HTTP_ANSWER_MAX;
 	request->began_ms = clock_boot_ms();
-	secret_move(&request->form, form);
-	request->headers = curl_slist_append(NULL, "Accept: application/json");
-	request->easy = curl_easy_init();
-	if (request->headers != NULL && request->easy != NULL)
+	request->is_get = body == NULL;
+	if (body != NULL)
+		secret_move(&request->form, body);
+	request->transfer.ended = on_ended;
+	request->transfer.easy = curl_easy_init();
+	if (request->transfer.easy != NULL && add_headers(request, target))
 		code = set_options(request, target);
-	if (code != CURLE_OK || curl_multi_add_handle(http->multi, request->easy) != CURLM_OK) {
+	if (code != CURLE_OK || http_start(http, &request->transfer) < 0) {
 		err_set(err, ERR_CONFIG, "cannot ask %s: %s", target->url,
 			curl_easy_strerror(code));
 		request_free(request);

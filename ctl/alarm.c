@@ -1,0 +1,251 @@
+/*
+ * relay365 alarm: what the daemons start to tell an admin. The notice is JSON
+ * on standard input; it is completed (host, waiting mail, the whole text) and
+ * handed to alarm_command and alarm_url. Exit status 0: one of them took it.
+ */
+#include "base/compat.h"
+
+#include "ctl/child.h"
+#include "ctl/ctl.h"
+#include "ctl/waiting.h"
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "http/http.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+enum {
+	NOTICE_MAX = 16384,
+	QUEUE_TIMEOUT_MS = 15000,
+	COMMAND_TIMEOUT_MS = 30000,
+	URL_TRIES = 3,
+	URL_PAUSE_S = 5,
+};
+
+/* The daemon's descriptors are none of ours, or of what we start. */
+static void close_inherited(void)
+{
+	for (int fd = 3; fd < 1024; fd++)
+		(void)close(fd);
+}
+
+static cJSON *read_notice(void)
+{
+	char text[NOTICE_MAX];
+	size_t len = 0;
+	ssize_t n;
+
+	while (len < sizeof(text) &&
+	       (n = read(STDIN_FILENO, text + len, sizeof(text) - len)) != 0)
+		if (n > 0)
+			len += (size_t)n;
+		else if (errno != EINTR)
+			return NULL;
+	return cJSON_ParseWithLength(text, len);
+}
+
+static void add_waiting(cJSON *notice, struct waiting *waiting)
+{
+	char text[CLOCK_TEXT_MAX];
+	cJSON *json;
+
+	if (waiting_count(waiting, QUEUE_TIMEOUT_MS) < 0) {
+		waiting->messages = -1;
+		(void)cJSON_AddNullToObject(notice, "waiting");
+		return;
+	}
+	json = cJSON_AddObjectToObject(notice, "waiting");
+	(void)cJSON_AddNumberToObject(json, "messages", (double)waiting->messages);
+	(void)cJSON_AddNumberToObject(json, "recipients", (double)waiting->recipients);
+	(void)cJSON_AddNumberToObject(json, "held", (double)waiting->held);
+	if (waiting->oldest_s > 0)
+		(void)cJSON_AddStringToObject(json, "oldest",
+					      clock_rfc3339(waiting->oldest_s * 1000, text));
+	if (waiting->first_expires_s > 0)
+		(void)cJSON_AddStringToObject(
+			json, "first_expires",
+			clock_rfc3339(waiting->first_expires_s * 1000, text));
+}
+
+/* Everything in one text, for people. */
+static void add_text(cJSON *notice, const struct waiting *waiting)
+{
+	struct buf text = BUF_INIT(NOTICE_MAX);
+	char at[CLOCK_TEXT_MAX];
+	bool over = strcmp(ctl_text(notice, "event"), "recovery") == 0;
+
+	(void)buf_addf(&text, "relay365 on %s: %s%s.", ctl_text(notice, "host"),
+		       over ? "over: " : "", ctl_text(notice, "what"));
+	if (!over && ctl_text(notice, "action")[0] != '\0')
+		(void)buf_addf(&text, " What to do: %s.", ctl_text(notice, "action"));
+	(void)buf_addf(&text, " Since %s.", ctl_text(notice, "since"));
+	if (waiting->messages == 0)
+		(void)buf_adds(&text, " No mail waits.");
+	else if (waiting->messages > 0)
+		(void)buf_addf(&text, " %lld message%s wait%s.", waiting->messages,
+			       waiting->messages == 1 ? "" : "s",
+			       waiting->messages == 1 ? "s" : "");
+	if (waiting->first_expires_s > 0)
+		(void)buf_addf(&text, " The first of them is returned to its sender at %s.",
+			       clock_rfc3339(waiting->first_expires_s * 1000, at));
+	(void)cJSON_AddStringToObject(notice, "text", buf_text(&text));
+	buf_clear(&text);
+}
+
+static void complete(const struct ctl *ctl, cJSON *notice)
+{
+	char host[256] = "";
+	struct waiting waiting;
+
+	(void)gethostname(host, sizeof(host) - 1);
+	(void)cJSON_AddStringToObject(notice, "host", host);
+	(void)cJSON_AddStringToObject(notice, "postmaster", ctl->conf->postmaster);
+	add_waiting(notice, &waiting);
+	add_text(notice, &waiting);
+}
+
+/* ---- alarm_command ---- */
+
+static void set_variable(const char *name, const char *value)
+{
+	(void)setenv(name, value, 1);
+}
+
+static bool run_command(const struct ctl *ctl, const cJSON *notice, const char *json)
+{
+	const cJSON *waiting = cJSON_GetObjectItemCaseSensitive(notice, "waiting");
+	char number[32] = "";
+	int status;
+
+	if (cJSON_IsObject(waiting))
+		(void)snprintf(number, sizeof(number), "%lld", ctl_number(waiting, "messages"));
+	set_variable("RELAY365_EVENT", ctl_text(notice, "event"));
+	set_variable("RELAY365_ID", ctl_text(notice, "id"));
+	set_variable("RELAY365_SINCE", ctl_text(notice, "since"));
+	set_variable("RELAY365_WHAT", ctl_text(notice, "what"));
+	set_variable("RELAY365_ACTION", ctl_text(notice, "action"));
+	set_variable("RELAY365_TEXT", ctl_text(notice, "text"));
+	set_variable("RELAY365_POSTMASTER", ctl->conf->postmaster);
+	set_variable("RELAY365_WAITING", number);
+	set_variable("RELAY365_FIRST_EXPIRES", ctl_text(waiting, "first_expires"));
+	status = child_run(ctl->conf->alarm_command, json, NULL, COMMAND_TIMEOUT_MS);
+	if (status == 0)
+		return true;
+	if (status < 0)
+		log_say(EV_FAULT, "alarm_command was ended after %d s or by a signal",
+			COMMAND_TIMEOUT_MS / 1000);
+	else
+		log_say(EV_FAULT, "alarm_command ended with status %d", status);
+	return false;
+}
+
+/* ---- alarm_url ---- */
+
+struct post {
+	struct loop *loop;
+	bool taken;
+	char problem[300];
+};
+
+static void on_answer(void *arg, const struct http_answer *answer)
+{
+	struct post *post = arg;
+
+	post->taken = answer->status >= 200 && answer->status < 300;
+	if (answer->status == 0)
+		(void)snprintf(post->problem, sizeof(post->problem), "%s", answer->problem);
+	else
+		(void)snprintf(post->problem, sizeof(post->problem), "HTTP %d", answer->status);
+	loop_stop(post->loop);
+}
+
+static bool post_once(const struct ctl *ctl, const char *json, struct post *post)
+{
+	const struct http_target target = {.url = ctl->conf->alarm_url,
+					   .ca_file = "",
+					   .type = "application/json",
+					   .plain = true};
+	struct secret body = SECRET_INIT;
+	struct err err = ERR_INIT;
+	struct http *http = http_new(post->loop, &err);
+
+	if (http != NULL && secret_set(&body, json, strlen(json)) == 0 &&
+	    http_send(http, &target, &body, on_answer, post, &err) != NULL)
+		(void)loop_run(post->loop);
+	else
+		(void)snprintf(post->problem, sizeof(post->problem), "%s", err.text);
+	secret_clear(&body);
+	http_free(&http);
+	return post->taken;
+}
+
+static bool post_notice(const struct ctl *ctl, const char *json)
+{
+	struct post post = {.taken = false};
+
+	for (int i = 0; i < URL_TRIES && !post.taken; i++) {
+		if (i > 0)
+			(void)sleep(URL_PAUSE_S);
+		post.loop = loop_new();
+		if (post.loop == NULL || post_once(ctl, json, &post)) {
+			loop_free(&post.loop);
+			break;
+		}
+		loop_free(&post.loop);
+	}
+	if (!post.taken)
+		log_say(EV_FAULT, "alarm_url did not take the notice: %s", post.problem);
+	return post.taken;
+}
+
+/* ---- all of it ---- */
+
+/* So that the daemon's next start knows what was told. */
+static void keep_record(const char *path, const char *event, const char *daemons_text)
+{
+	struct err err = ERR_INIT;
+
+	if (path[0] == '\0')
+		return;
+	if (strcmp(event, "recovery") == 0)
+		(void)unlink(path);
+	else if (file_replace(path, daemons_text, strlen(daemons_text), 0600, &err) < 0)
+		log_say(EV_WARNING, "%s; this alarm is told once more after a restart", err.text);
+}
+
+int ctl_alarm(const struct ctl *ctl)
+{
+	const struct conf *conf = ctl->conf;
+	cJSON *notice = read_notice();
+	char *original, *json;
+	bool taken = false;
+
+	if (ctl->argc != 0 || !cJSON_IsObject(notice)) {
+		(void)fputs("usage: relay365 [-c FILE] alarm <NOTICE.json\n", stderr);
+		cJSON_Delete(notice);
+		return CTL_USAGE;
+	}
+	close_inherited();
+	log_open("relay365", conf->log_to_stderr ? LOG_TO_STDERR : LOG_TO_SYSLOG, conf->log_json,
+		 conf->log_debug);
+	original = cJSON_PrintUnformatted(notice);
+	complete(ctl, notice);
+	cJSON_DeleteItemFromObjectCaseSensitive(notice, "since_ms");
+	json = cJSON_PrintUnformatted(notice);
+	if (original != NULL && json != NULL) {
+		if (conf->alarm_command[0] != '\0')
+			taken = run_command(ctl, notice, json);
+		if (conf->alarm_url[0] != '\0')
+			taken = post_notice(ctl, json) || taken;
+		if (taken)
+			keep_record(ctl_text(notice, "record"), ctl_text(notice, "event"),
+				    original);
+	}
+	cJSON_free(original);
+	cJSON_free(json);
+	cJSON_Delete(notice);
+	return taken ? CTL_OK : CTL_PROBLEM;
+}

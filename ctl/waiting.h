@@ -1,0 +1,27 @@
+/*
+ * How much mail waits in Postfix's queue, as postqueue(1) tells, and when the
+ * first of it would be returned to its sender.
+ */
+#ifndef RELAY365_CTL_WAITING_H
+#define RELAY365_CTL_WAITING_H
+
+#include "base/compat.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct waiting {
+	long long messages; /* in all queues but hold */
+	long long held;
+	long long recipients;
+	int64_t oldest_s;	 /* since 1970; 0: no mail waits */
+	int64_t first_expires_s; /* likewise; 0: not known */
+};
+
+/*
+ * Asks Postfix's configuration folder in MAIL_CONFIG, else its default.
+ * Returns -1 when there is no Postfix or it does not tell within timeout_ms.
+ */
+int waiting_count(struct waiting *waiting_r, int timeout_ms);
+
+#endif

@@ -1,0 +1,117 @@
+"""An admin is told once, in time, and outside of the mail path."""
+
+import time
+
+import pytest
+
+import flow
+import hook
+import procs
+
+pytestmark = pytest.mark.needs_build
+
+
+@pytest.fixture
+def web():
+    it = hook.WebHook()
+    yield it
+    it.close()
+
+
+def wait_state(lab, state):
+    procs.wait_for(lambda: flow.status(lab)["tokend"]["tokens"][0]["state"] == state, 20,
+                   lambda: "state %s: %s" % (state, flow.status(lab)))
+
+
+def mend(lab):
+    lab.sim.clear()
+    lab.relay365("reload", status=None)     # the milter does not run
+    wait_state(lab, "valid")
+
+
+def test_alarm_and_recovery(lab, web):
+    line, path = hook.command(lab)
+    lab.sim.fault("entra", "aadsts", code=7000222)
+    lab.configure(alarm_url=web.url, alarm_command=line)
+    lab.tokend.start()
+    [notice] = web.wait(1)
+    assert notice["event"] == "alarm" and notice["id"] == "token/contoso"
+    assert notice["daemon"] == "relay365-tokend" and notice["postmaster"] == "it@contoso.com"
+    assert "AADSTS7000222" in notice["what"] and "certificate" in notice["action"]
+    assert notice["since"].endswith("Z") and notice["text"].startswith("relay365 on ")
+    assert [a["id"] for a in flow.status(lab)["tokend"]["alarms"]] == ["token/contoso"]
+    # the same trouble again is the same incident
+    lab.relay365("reload", status=None)
+    procs.wait_for(lambda: len(lab.sim.state()["entra"]["requests"]) >= 2, 20, "another request")
+    mend(lab)
+    assert [n["event"] for n in web.wait(2)] == ["alarm", "recovery"]
+    told = hook.wait_command(path, 2)
+    assert [n["event"] for n, _env in told] == ["alarm", "recovery"]
+    assert told[0][1].startswith("alarm|token/contoso|")
+    assert told[1][0]["since"] == notice["since"]
+    assert flow.status(lab)["tokend"]["alarms"] == []
+
+
+def test_waiting_mail_is_counted(lab, web):
+    lab.sim.fault("entra", "aadsts", code=700016)
+    lab.configure(alarm_url=web.url)
+    postfix = flow.wire(lab, milter=False, start=False, main={"maximal_queue_lifetime": "2d"})
+    postfix.start()
+    begin = time.time()
+    for n in range(3):
+        assert postfix.send(flow.SENDER, ["r%d@example.net" % n]).ok
+    postfix.wait_queue(lambda queue: len(queue) == 3)
+    lab.tokend.start()
+    [notice] = web.wait(1)
+    assert notice["waiting"]["messages"] == 3 and notice["waiting"]["recipients"] == 3
+    expires = notice["waiting"]["first_expires"]
+    lowest = time.strftime("%Y-%m-%dT%H:%M", time.gmtime(begin + 2 * 86400 - 60))
+    highest = time.strftime("%Y-%m-%dT%H:%M", time.gmtime(begin + 2 * 86400 + 120))
+    assert lowest <= expires[:16] <= highest
+    assert "3 messages wait." in notice["text"] and expires in notice["text"]
+
+
+def test_restart_repeats_nothing(lab, web):
+    lab.sim.fault("entra", "aadsts", code=7000222)
+    lab.configure(alarm_url=web.url)
+    lab.tokend.start()
+    web.wait(1)
+    procs.wait_for(lambda: procs.read(lab.folder + "/state/alarms/token:contoso"), 10,
+                   "the record")
+    lab.tokend.kill()
+    lab.tokend.unexpected.clear()
+    lab.tokend.start()
+    wait_state(lab, "error")
+    mend(lab)
+    assert [n["event"] for n in web.wait(2)] == ["alarm", "recovery"]
+    assert procs.read(lab.folder + "/state/alarms/token:contoso") == ""
+
+
+def test_hook_that_fails_is_tried_again(lab, web):
+    web.answers = [500, 503]
+    lab.sim.fault("entra", "aadsts", code=7000222)
+    lab.configure(alarm_url=web.url)
+    lab.tokend.start()
+    [notice] = web.wait(1)
+    assert notice["event"] == "alarm"
+
+
+def test_hanging_command_holds_up_nobody(lab, web):
+    lab.sim.fault("entra", "aadsts", code=7000222)
+    lab.configure(alarm_command="sleep 60", alarm_url=web.url)
+    lab.tokend.start()
+    wait_state(lab, "error")
+    begin = time.monotonic()
+    mend(lab)
+    assert time.monotonic() - begin < 5
+    assert lab.tokend.running()
+
+
+def test_short_outage_alarms_nobody(lab, web):
+    lab.sim.fault("entra", "status", status=503, times=1)
+    lab.configure(alarm_url=web.url)
+    lab.tokend.start()
+    procs.wait_for(lambda: len(lab.sim.state()["entra"]["requests"]) >= 2, 20, "a second try")
+    wait_state(lab, "valid")
+    assert flow.status(lab)["tokend"]["alarms"] == []
+    assert web.notices == []
