@@ -39,6 +39,21 @@ int ctl_setup(const struct ctl *ctl);
 int ctl_status(const struct ctl *ctl);
 int ctl_token(const struct ctl *ctl);
 
+/* An option of a command: exactly one of flag and value is there to be set. */
+struct ctl_option {
+	const char *name; /* "--reason" */
+	bool *flag;
+	const char **value;
+};
+
+/*
+ * Takes the options from a command's arguments: "--name", "--name VALUE" or
+ * "--name=VALUE", in any place before "--". The others go to rest, which has
+ * room for ctl->argc; returns how many, or -1 when an error was printed.
+ */
+int ctl_options(const struct ctl *ctl, const struct ctl_option *options, size_t count,
+		const char **rest);
+
 /* Control sockets of the two daemons; the caller frees. */
 char *ctl_tokend_socket(const struct conf *conf);
 char *ctl_milter_socket(const struct conf *conf);

@@ -182,7 +182,8 @@ static char *joined(const struct ctl *ctl)
 	char *copy;
 
 	for (int i = 0; i < ctl->argc; i++)
-		(void)buf_addf(&text, "%s%s", i > 0 ? " " : "", ctl->argv[i]);
+		if (i > 0 || strcmp(ctl->argv[i], "--") != 0)
+			(void)buf_addf(&text, "%s%s", text.len > 0 ? " " : "", ctl->argv[i]);
 	copy = xstrdup(buf_text(&text));
 	buf_clear(&text);
 	return copy;

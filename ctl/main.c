@@ -16,8 +16,8 @@ static const struct command {
 } commands[] = {
 	{"alarm", "", "tell of an incident, which the daemons hand over", ctl_alarm, false},
 	{"check", "", "read the configuration and say what is wrong with it", ctl_check, false},
-	{"status", "[--json]", "tokens, what was accepted and delivered, and the limits",
-	 ctl_status, false},
+	{"status", "", "tokens, what was accepted and delivered, and the limits", ctl_status,
+	 false},
 	{"limits", "", "each limit in force, where it comes from and who uses it most",
 	 ctl_limits, false},
 	{"reload", "", "let the daemons read the configuration again", ctl_reload, false},
@@ -65,6 +65,59 @@ long long ctl_number(const cJSON *object, const char *name)
 	return cJSON_IsNumber(item) ? (long long)item->valuedouble : 0;
 }
 
+/* The option that argument names, with its value in *value_r when it has one behind "=". */
+static const struct ctl_option *option_of(const char *argument, const struct ctl_option *options,
+					  size_t count, const char **value_r)
+{
+	size_t len = strcspn(argument, "=");
+
+	for (size_t i = 0; i < count; i++)
+		if (strlen(options[i].name) == len &&
+		    strncmp(options[i].name, argument, len) == 0) {
+			*value_r = argument[len] == '=' ? argument + len + 1 : NULL;
+			return &options[i];
+		}
+	return NULL;
+}
+
+int ctl_options(const struct ctl *ctl, const struct ctl_option *options, size_t count,
+		const char **rest)
+{
+	int n = 0;
+
+	for (int i = 0; i < ctl->argc; i++) {
+		const char *value;
+		const struct ctl_option *option;
+
+		if (strcmp(ctl->argv[i], "--") == 0) {
+			while (++i < ctl->argc)
+				rest[n++] = ctl->argv[i];
+			break;
+		}
+		if (ctl->argv[i][0] != '-' || ctl->argv[i][1] == '\0') {
+			rest[n++] = ctl->argv[i];
+			continue;
+		}
+		option = option_of(ctl->argv[i], options, count, &value);
+		if (option == NULL || (option->flag != NULL && value != NULL)) {
+			(void)fprintf(stderr, "relay365: unknown option %s\n", ctl->argv[i]);
+			return -1;
+		}
+		if (option->flag != NULL) {
+			*option->flag = true;
+			continue;
+		}
+		if (value == NULL && i + 1 < ctl->argc)
+			value = ctl->argv[++i];
+		if (value == NULL) {
+			(void)fprintf(stderr, "relay365: %s needs a value\n", option->name);
+			return -1;
+		}
+		*option->value = value;
+	}
+	return n;
+}
+
 int ctl_print_json(cJSON *json, int status)
 {
 	char *text = cJSON_Print(json);
@@ -101,6 +154,25 @@ static int run(struct ctl *ctl, const struct command *command)
 	return status;
 }
 
+/* Every command takes --json behind its name as well; the rest stays, how many is returned. */
+static int take_json(struct ctl *ctl, int argc)
+{
+	int n = 0;
+
+	for (int i = 0; i < argc; i++) {
+		if (strcmp(ctl->argv[i], "--") == 0) {
+			while (i < argc)
+				ctl->argv[n++] = ctl->argv[i++];
+			break;
+		}
+		if (strcmp(ctl->argv[i], "--json") == 0)
+			ctl->json = true;
+		else
+			ctl->argv[n++] = ctl->argv[i];
+	}
+	return n;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {{"config", required_argument, NULL, 'c'},
@@ -111,7 +183,8 @@ int main(int argc, char **argv)
 	struct ctl ctl = {.conf_path = CONF_PATH_DEFAULT};
 	int c;
 
-	while ((c = getopt_long(argc, argv, "c:jhV", options, NULL)) != -1) {
+	/* "+": what follows the command is the command's own. */
+	while ((c = getopt_long(argc, argv, "+c:jhV", options, NULL)) != -1) {
 		switch (c) {
 		case 'c':
 			ctl.conf_path = optarg;
@@ -131,8 +204,8 @@ int main(int argc, char **argv)
 		}
 	}
 	if (optind < argc) {
-		ctl.argc = argc - optind - 1;
 		ctl.argv = argv + optind + 1;
+		ctl.argc = take_json(&ctl, argc - optind - 1);
 		for (size_t i = 0; i < ARRAY_LEN(commands); i++)
 			if (strcmp(argv[optind], commands[i].name) == 0)
 				return run(&ctl, &commands[i]);

@@ -63,7 +63,7 @@ int ctl_status(const struct ctl *ctl)
 	cJSON *problems = cJSON_CreateArray();
 	int result;
 
-	if (ctl->argc > 1 || (ctl->argc == 1 && strcmp(ctl->argv[0], "--json") != 0)) {
+	if (ctl->argc != 0) {
 		(void)fputs("usage: relay365 [-c FILE] [--json] status\n", stderr);
 		cJSON_Delete(status);
 		cJSON_Delete(problems);
@@ -74,7 +74,7 @@ int ctl_status(const struct ctl *ctl)
 	find_problems(status, problems);
 	result = cJSON_GetArraySize(problems) == 0 ? CTL_OK : CTL_PROBLEM;
 	(void)cJSON_AddItemToObject(status, "problems", problems);
-	if (ctl->json || ctl->argc == 1)
+	if (ctl->json)
 		return ctl_print_json(status, result);
 	ctl_status_text(status, &text);
 	(void)fwrite(buf_text(&text), 1, text.len, stdout);
