@@ -22,8 +22,13 @@ enum {
 	NR_CONNECT = 1, /* CONNECT and MAIL are not to be answered */
 	NR_MAIL = 2,
 	CAN_HOLD = 4,
-	BY_MACROS = 8 /* the client's address comes with MAIL */
+	BY_MACROS = 8,	     /* the client's address comes with MAIL */
+	READS_HEADER = 0x10, /* the header comes, */
+	NR_HEADER = 0x20,    /* and is not to be answered */
+	CAN_CHANGE = 0x40    /* sender and header */
 };
+
+#define CHANGES (SMFIF_CHGFROM | SMFIF_CHGHDRS | SMFIF_ADDHDRS)
 
 struct connection {
 	struct session *session;
@@ -80,6 +85,24 @@ static struct connection *connection_of(SMFICTX *ctx)
 	return c != NULL ? c : new_connection(ctx, atomic_load(&self.agreed));
 }
 
+/* What the configuration's sender policy needs: the header, and to change it. */
+static void ask_for_header(unsigned long actions, unsigned long steps, unsigned long *actions_r,
+			   unsigned long *steps_r, unsigned int *agreed)
+{
+	struct live_conf *live = live_get(self.live);
+	const struct conf *conf = live_conf(live);
+
+	if (sender_reads_header(conf)) {
+		*steps_r = (*steps_r & ~(unsigned long)SMFIP_NOHDRS) | (steps & SMFIP_NR_HDR);
+		*agreed |= READS_HEADER | ((steps & SMFIP_NR_HDR) != 0 ? NR_HEADER : 0);
+	}
+	if (sender_rewrites(conf) && (actions & CHANGES) == CHANGES) {
+		*actions_r |= CHANGES;
+		*agreed |= CAN_CHANGE;
+	}
+	live_put(&live);
+}
+
 static sfsistat on_negotiate(SMFICTX *ctx, unsigned long actions, unsigned long steps,
 			     unsigned long unused2, unsigned long unused3,
 			     unsigned long *actions_r, unsigned long *steps_r,
@@ -108,6 +131,7 @@ static sfsistat on_negotiate(SMFICTX *ctx, unsigned long actions, unsigned long 
 		agreed |= CAN_HOLD;
 	*actions_r = actions & SMFIF_QUARANTINE;
 	*steps_r = away & steps;
+	ask_for_header(actions, steps, actions_r, steps_r, &agreed);
 	*unused2_r = *unused3_r = 0;
 	atomic_store(&self.agreed, agreed);
 	(void)new_connection(ctx, agreed);
@@ -208,26 +232,104 @@ static sfsistat on_rcpt(SMFICTX *ctx, char **argv)
 	return SMFIS_CONTINUE;
 }
 
+static sfsistat on_header(SMFICTX *ctx, char *name, char *value)
+{
+	struct connection *c = connection_of(ctx);
+
+	session_field(c->session, name, value);
+	return (c->agreed & NR_HEADER) != 0 ? SMFIS_NOREPLY : SMFIS_CONTINUE;
+}
+
+/* libmilter's prototypes lack a const. */
+static int change_field(SMFICTX *ctx, const char *name, unsigned int place, const char *value)
+{
+	union {
+		const char *in;
+		char *out;
+	} n = {name}, v = {value};
+
+	return smfi_chgheader(ctx, n.out, (int)place, v.out);
+}
+
+static int add_field(SMFICTX *ctx, const char *name, const char *value)
+{
+	union {
+		const char *in;
+		char *out;
+	} n = {name}, v = {value};
+
+	return smfi_addheader(ctx, n.out, v.out);
+}
+
+/* Takes away the fields of a name, but for the first ones that are kept. */
+static int remove_fields(SMFICTX *ctx, const char *name, unsigned int count, unsigned int kept)
+{
+	/* From the last on: it is the MTA's choice whether the others move up. */
+	for (; count > kept; count--)
+		if (change_field(ctx, name, count, NULL) != MI_SUCCESS)
+			return MI_FAILURE;
+	return MI_SUCCESS;
+}
+
+static int change_header(SMFICTX *ctx, const struct sender_change *change)
+{
+	const char *from = buf_text(&change->from);
+
+	if ((change->froms == 0 ? add_field(ctx, "From", from)
+				: change_field(ctx, "From", 1, from)) != MI_SUCCESS ||
+	    remove_fields(ctx, "From", change->froms, 1) != MI_SUCCESS ||
+	    remove_fields(ctx, "Sender", change->senders, 0) != MI_SUCCESS ||
+	    remove_fields(ctx, "DKIM-Signature", change->signatures, 0) != MI_SUCCESS)
+		return MI_FAILURE;
+	if (change->reply_to.len == 0)
+		return MI_SUCCESS;
+	return add_field(ctx, "Reply-To", buf_text(&change->reply_to));
+}
+
+static sfsistat change_sender(SMFICTX *ctx, const struct sender_change *change)
+{
+	char envelope[FROM_ADDRESS_MAX + 3];
+
+	(void)snprintf(envelope, sizeof(envelope), "<%s>", change->envelope);
+	if ((change->envelope[0] == '\0' || smfi_chgfrom(ctx, envelope, NULL) == MI_SUCCESS) &&
+	    (change->from.len == 0 || change_header(ctx, change) == MI_SUCCESS))
+		return SMFIS_CONTINUE;
+	log_say(EV_WARNING, "the MTA did not take another sender: it must let milters change "
+			    "the sender and the header");
+	return SMFIS_TEMPFAIL;
+}
+
 static sfsistat on_end(SMFICTX *ctx)
 {
 	struct connection *c = connection_of(ctx);
-	char reason[SESSION_REASON_MAX];
-	struct reply reply;
+	struct session_ending ending = {
+		.queue_id = macro(ctx, "i"),
+		.saw_header = (c->agreed & READS_HEADER) != 0,
+		.can_change = (c->agreed & CAN_CHANGE) != 0,
+		.can_hold = (c->agreed & CAN_HOLD) != 0,
+	};
+	struct session_outcome outcome;
+	sfsistat answer = SMFIS_CONTINUE; /* not ACCEPT: other milters may come after this */
 
-	switch (session_end(c->session, macro(ctx, "i"), (c->agreed & CAN_HOLD) != 0, &reply,
-			    reason)) {
+	switch (session_end(c->session, &ending, &outcome)) {
 	case SESSION_REFUSE:
-		return refuse(ctx, &reply);
+		answer = refuse(ctx, &outcome.reply);
+		break;
 	case SESSION_HOLD:
-		if (smfi_quarantine(ctx, reason) == MI_SUCCESS)
+		if (smfi_quarantine(ctx, outcome.reason) != MI_SUCCESS) {
+			log_say(EV_WARNING, "the MTA did not take a message into quarantine: %s",
+				outcome.reason);
+			answer = SMFIS_TEMPFAIL;
 			break;
-		log_say(EV_WARNING, "the MTA did not take a message into quarantine: %s", reason);
-		return SMFIS_TEMPFAIL;
+		}
+		answer = change_sender(ctx, &outcome.change);
+		break;
 	case SESSION_CONTINUE:
+		answer = change_sender(ctx, &outcome.change);
 		break;
 	}
-	/* Not ACCEPT: under Sendmail other milters may come after this one. */
-	return SMFIS_CONTINUE;
+	sender_change_clear(&outcome.change);
+	return answer;
 }
 
 static sfsistat on_abort(SMFICTX *ctx)
@@ -294,10 +396,11 @@ static int describe(struct err *err)
 	struct smfiDesc desc = {
 		.xxfi_name = self.where, /* libmilter copies it */
 		.xxfi_version = SMFI_VERSION,
-		.xxfi_flags = SMFIF_QUARANTINE,
+		.xxfi_flags = SMFIF_QUARANTINE | CHANGES,
 		.xxfi_connect = on_connect,
 		.xxfi_envfrom = on_mail,
 		.xxfi_envrcpt = on_rcpt,
+		.xxfi_header = on_header,
 		.xxfi_eom = on_end,
 		.xxfi_abort = on_abort,
 		.xxfi_close = on_close,

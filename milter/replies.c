@@ -2,7 +2,7 @@
 
 #include "base/clock.h"
 
-enum { KEY_SHOWN = 254, WINDOW_TEXT = 32 };
+enum { KEY_SHOWN = 254, WINDOW_TEXT = 32, SENDER_SHOWN = 100 };
 
 static void fill(struct reply *reply, const char *code, const char *status)
 {
@@ -126,6 +126,64 @@ void reply_not_allowed(const char *source, const char *mailbox, struct reply *re
 		"source %.*s may not send through %.*s; its mailboxes in relay365.conf say so",
 		KEY_SHOWN / 2, source, KEY_SHOWN / 2, mailbox);
 	fill(reply_r, "550", "5.7.1");
+}
+
+/* What an admin may do about a sender; the mailbox's name comes last. */
+static void advise(const char *what, const char *address, const struct conf_mailbox *mailbox,
+		   struct reply *reply)
+{
+	const char *at = strrchr(address, '@');
+
+	if (at != NULL && at != address && at[1] != '\0')
+		(void)snprintf(reply->text, sizeof(reply->text),
+			       "%s %.*s: %.*s may not send as it; to allow it, add \"%.*s\" to "
+			       "senders of mailbox %s in relay365.conf",
+			       what, SENDER_SHOWN, address, SENDER_SHOWN, mailbox->address,
+			       SENDER_SHOWN, address, mailbox->name);
+	else
+		(void)snprintf(
+			reply->text, sizeof(reply->text),
+			"%s %.*s has no domain, and %.*s may not send as it; give it one, "
+			"or set other_senders = \"rewrite\" for mailbox %s in relay365.conf",
+			what, SENDER_SHOWN, address, SENDER_SHOWN, mailbox->address,
+			mailbox->name);
+	fill(reply, "550", "5.7.1");
+}
+
+void reply_other_sender(const char *sender, const struct conf_mailbox *mailbox,
+			struct reply *reply_r)
+{
+	advise("sender", sender, mailbox, reply_r);
+}
+
+void reply_other_from(const char *address, const struct conf_mailbox *mailbox,
+		      struct reply *reply_r)
+{
+	if (address[0] != '\0') {
+		advise("From", address, mailbox, reply_r);
+		return;
+	}
+	(void)snprintf(reply_r->text, sizeof(reply_r->text),
+		       "the From field can't be read, or there are several; %.*s may send as its "
+		       "senders only",
+		       KEY_SHOWN, mailbox->address);
+	fill(reply_r, "550", "5.7.1");
+}
+
+void reply_too_large(const struct conf_mailbox *mailbox, int64_t bytes, struct reply *reply_r)
+{
+	(void)snprintf(reply_r->text, sizeof(reply_r->text),
+		       "%.*s: a message may have %lld bytes; this one has %lld", KEY_SHOWN,
+		       mailbox->address, (long long)mailbox->message_size, (long long)bytes);
+	fill(reply_r, "552", "5.3.4");
+}
+
+void reply_unseen_header(struct reply *reply_r)
+{
+	(void)snprintf(reply_r->text, sizeof(reply_r->text),
+		       "the senders of a mailbox in relay365.conf are to be checked, and this "
+		       "session began without that; send it again in a new one");
+	fill(reply_r, "451", "4.3.5");
 }
 
 void reply_no_ledger(struct reply *reply_r)

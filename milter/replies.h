@@ -2,6 +2,7 @@
 #ifndef RELAY365_MILTER_REPLIES_H
 #define RELAY365_MILTER_REPLIES_H
 
+#include "conf/conf.h"
 #include "quota/policy.h"
 
 #define REPLY_TEXT_MAX 480 /* bytes with the NUL: a reply line of 512 with its codes */
@@ -21,6 +22,20 @@ void reply_too_many_recipients(const char *mailbox, int64_t max, struct reply *r
 
 /* 550 5.7.1: the source's list of mailboxes does not name this one. */
 void reply_not_allowed(const char *source, const char *mailbox, struct reply *reply_r);
+
+/* 550 5.7.1: the mailbox may not send as this envelope sender. Says which line allows it. */
+void reply_other_sender(const char *sender, const struct conf_mailbox *mailbox,
+			struct reply *reply_r);
+
+/* The same for the address in From; "": it can't be told. */
+void reply_other_from(const char *address, const struct conf_mailbox *mailbox,
+		      struct reply *reply_r);
+
+/* 552 5.3.4: larger than the mailbox may send. */
+void reply_too_large(const struct conf_mailbox *mailbox, int64_t bytes, struct reply *reply_r);
+
+/* 451 4.3.5: the sender policy needs a header that this session did not show. */
+void reply_unseen_header(struct reply *reply_r);
 
 /* 451 4.3.0: what was accepted could not be written down. */
 void reply_no_ledger(struct reply *reply_r);

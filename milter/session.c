@@ -36,6 +36,7 @@ struct session {
 	struct quota_verdict noted; /* the worst that did not refuse; exceeded is false if none */
 	char noted_mailbox[CONF_NAME_MAX + 1];
 	struct reply refused; /* simulated: what end of message will answer; "" if nothing */
+	struct sender_header header;
 };
 
 static void copy(char *to, size_t cap, const char *from)
@@ -57,6 +58,7 @@ void session_free(struct session **session)
 	if (*session == NULL)
 		return;
 	session_abort(*session);
+	sender_header_clear(&(*session)->header);
 	quota_message_free(&(*session)->reserved);
 	free(*session);
 	*session = NULL;
@@ -105,6 +107,7 @@ void session_mail(struct session *session, const struct session_mail *mail)
 	session->bytes = mail->bytes;
 	session->noted.exceeded = false;
 	session->refused.code[0] = '\0';
+	sender_header_clear(&session->header);
 }
 
 static void begin_line(const struct session *session, struct log_line *line, enum log_event event)
@@ -272,17 +275,45 @@ static bool may_use(const struct session *session, const struct conf_mailbox *ma
 	return false;
 }
 
-static void log_not_allowed(const struct session *session, const struct conf_mailbox *mailbox)
+/* The null sender is anybody's. */
+static bool is_own(const struct session *session, const struct conf_mailbox *mailbox)
+{
+	return session->sender[0] == '\0' || conf_is_sender(mailbox, session->sender);
+}
+
+/* What a policy does to a message, beside the limits; header_from may be NULL. */
+static void log_policy(const struct session *session, enum log_event event, const char *policy,
+		       const struct conf_mailbox *mailbox, const char *header_from)
 {
 	struct log_line line;
 
-	begin_line(session, &line, EV_REJECT);
-	log_str(&line, "limit", "sources");
+	begin_line(session, &line, event);
+	log_str(&line, "limit", policy);
 	log_str(&line, "mailbox", mailbox->name);
 	log_sender(session, &line);
+	log_str(&line, "header_from", header_from);
 	if (live_conf(session->conf)->shadow)
 		log_str(&line, "shadow", "yes");
 	log_end(&line);
+}
+
+/* Whether the envelope alone keeps the recipient from going through the mailbox. */
+static bool is_forbidden(struct session *session, const struct conf_mailbox *mailbox,
+			 struct reply *reply_r)
+{
+	if (!may_use(session, mailbox)) {
+		log_policy(session, EV_REJECT, "sources", mailbox, NULL);
+		reply_not_allowed(session->source, mailbox->address, reply_r);
+	} else if (mailbox->other_senders == OTHERS_REJECT && !is_own(session, mailbox)) {
+		log_policy(session, EV_REJECT, "senders", mailbox, NULL);
+		reply_other_sender(session->sender, mailbox, reply_r);
+	} else if (session->bytes > mailbox->message_size) {
+		log_policy(session, EV_REJECT, "message_size", mailbox, NULL);
+		reply_too_large(mailbox, session->bytes, reply_r);
+	} else {
+		return false;
+	}
+	return !live_conf(session->conf)->shadow;
 }
 
 enum session_result session_rcpt(struct session *session, const struct session_rcpt *rcpt,
@@ -305,12 +336,8 @@ enum session_result session_rcpt(struct session *session, const struct session_r
 		mailbox = route_mailbox(conf, rcpt->mailer, rcpt->host, session->sender);
 	if (mailbox == NULL)
 		return SESSION_CONTINUE;
-	if (!may_use(session, mailbox)) {
-		log_not_allowed(session, mailbox);
-		reply_not_allowed(session->source, mailbox->address, reply_r);
-		if (!conf->shadow)
-			return refuse(session, reply_r);
-	}
+	if (is_forbidden(session, mailbox, reply_r))
+		return refuse(session, reply_r);
 	tally = tally_of(session, mailbox);
 	if (tally == NULL) {
 		reply_too_many_recipients(mailbox->address, mailbox->recipients_per_message,
@@ -373,33 +400,114 @@ static enum session_result charge(struct session *session, struct reply *reply_r
 	return SESSION_CONTINUE;
 }
 
-enum session_result session_end(struct session *session, const char *queue_id, bool can_hold,
-				struct reply *reply_r, char reason_r[SESSION_REASON_MAX])
+void session_field(struct session *session, const char *name, const char *value)
+{
+	if (session->conf != NULL)
+		sender_add_field(&session->header, name, value);
+}
+
+/* Notes what must be changed so that Microsoft takes the mailbox for the sender. */
+static void rewrite(struct session *session, const struct conf_mailbox *mailbox,
+		    bool change_header, const char *header_from, struct sender_change *change)
+{
+	bool change_envelope = !is_own(session, mailbox);
+
+	if (!change_envelope && !change_header)
+		return;
+	log_policy(session, EV_REWRITE, NULL, mailbox, change_header ? header_from : NULL);
+	if (live_conf(session->conf)->shadow)
+		return;
+	if (change_envelope)
+		copy(change->envelope, sizeof(change->envelope), mailbox->address);
+	if (change_header && change->from.len == 0)
+		sender_change_header(mailbox, &session->header, change);
+}
+
+/* The sender policy of one mailbox that the message goes through. */
+static enum session_result judge_sender(struct session *session,
+					const struct conf_mailbox *mailbox,
+					const struct session_ending *ending,
+					struct session_outcome *outcome)
+{
+	bool shadow = live_conf(session->conf)->shadow;
+	char other[FROM_ADDRESS_MAX + 1];
+	bool own;
+
+	if (mailbox->other_senders == OTHERS_ACCEPT)
+		return SESSION_CONTINUE;
+	if (!ending->saw_header ||
+	    (mailbox->other_senders == OTHERS_REWRITE && !ending->can_change)) {
+		log_policy(session, EV_DEFER, "senders", mailbox, NULL);
+		reply_unseen_header(&outcome->reply);
+		return shadow ? SESSION_CONTINUE : SESSION_REFUSE;
+	}
+	own = sender_may_send(mailbox, &session->header, other);
+	if (mailbox->other_senders == OTHERS_REWRITE) {
+		rewrite(session, mailbox, !own || session->header.froms == 0, other,
+			&outcome->change);
+		return SESSION_CONTINUE;
+	}
+	if (own)
+		return SESSION_CONTINUE;
+	log_policy(session, EV_REJECT, "senders", mailbox, other);
+	reply_other_from(other, mailbox, &outcome->reply);
+	return shadow ? SESSION_CONTINUE : SESSION_REFUSE;
+}
+
+static enum session_result judge_senders(struct session *session,
+					 const struct session_ending *ending,
+					 struct session_outcome *outcome)
+{
+	enum session_result result = SESSION_CONTINUE;
+
+	for (size_t i = 0; i < session->tallies && result == SESSION_CONTINUE; i++)
+		if (session->tally[i].recipients > 0)
+			result =
+				judge_sender(session, session->tally[i].mailbox, ending, outcome);
+	return result;
+}
+
+/* What becomes of a message that no recipient was refused for. */
+static enum session_result finish(struct session *session, const struct session_ending *ending,
+				  struct session_outcome *outcome)
 {
 	const struct quota_verdict *noted = &session->noted;
-	enum session_result result = SESSION_CONTINUE;
 	bool hold = noted->exceeded && !noted->shadowed && noted->action == QUOTA_HOLD;
 
-	if (queue_id != NULL)
-		copy(session->queue_id, sizeof(session->queue_id), queue_id);
+	if (!counts_anything(session))
+		return SESSION_CONTINUE;
+	if (judge_senders(session, ending, outcome) == SESSION_REFUSE)
+		return SESSION_REFUSE;
+	if (hold && !ending->can_hold) {
+		reply_no_hold(noted, clock_wall_ms(), &outcome->reply);
+		log_verdict(session, EV_DEFER, noted, session->noted_mailbox);
+		return SESSION_REFUSE;
+	}
+	if (noted->exceeded)
+		log_verdict(session, event_of(noted->action), noted, session->noted_mailbox);
+	if (charge(session, &outcome->reply) == SESSION_REFUSE)
+		return SESSION_REFUSE;
+	if (!hold)
+		return SESSION_CONTINUE;
+	reply_use(noted, outcome->reason, sizeof(outcome->reason));
+	return SESSION_HOLD;
+}
+
+enum session_result session_end(struct session *session, const struct session_ending *ending,
+				struct session_outcome *outcome_r)
+{
+	enum session_result result = SESSION_CONTINUE;
+
+	sender_change_init(&outcome_r->change);
+	if (ending->queue_id != NULL)
+		copy(session->queue_id, sizeof(session->queue_id), ending->queue_id);
 	if (session->conf == NULL)
 		return SESSION_CONTINUE;
 	if (session->refused.code[0] != '\0') {
-		*reply_r = session->refused;
+		outcome_r->reply = session->refused;
 		result = SESSION_REFUSE;
-	} else if (hold && !can_hold) {
-		reply_no_hold(noted, clock_wall_ms(), reply_r);
-		log_verdict(session, EV_DEFER, noted, session->noted_mailbox);
-		result = SESSION_REFUSE;
-	} else if (counts_anything(session)) {
-		if (noted->exceeded)
-			log_verdict(session, event_of(noted->action), noted,
-				    session->noted_mailbox);
-		result = charge(session, reply_r);
-	}
-	if (result == SESSION_CONTINUE && hold) {
-		reply_use(noted, reason_r, SESSION_REASON_MAX);
-		result = SESSION_HOLD;
+	} else {
+		result = finish(session, ending, outcome_r);
 	}
 	session_abort(session);
 	return result;

@@ -11,6 +11,7 @@
 
 #include "milter/live.h"
 #include "milter/replies.h"
+#include "milter/sender.h"
 #include "quota/quota.h"
 
 #define SESSION_ID_MAX 64	/* bytes of a queue id */
@@ -57,12 +58,26 @@ void session_mail(struct session *session, const struct session_mail *mail);
 enum session_result session_rcpt(struct session *session, const struct session_rcpt *rcpt,
 				 struct reply *reply_r);
 
-/*
- * End of message: charges what was reserved, before the MTA is answered.
- * can_hold: whether the MTA takes quarantine.
- */
-enum session_result session_end(struct session *session, const char *queue_id, bool can_hold,
-				struct reply *reply_r, char reason_r[SESSION_REASON_MAX]);
+/* A field of the header; needed only where sender_reads_header(). */
+void session_field(struct session *session, const char *name, const char *value);
+
+/* What the MTA has told, and what it lets a milter do, when a message ends. */
+struct session_ending {
+	const char *queue_id;
+	bool saw_header; /* fields were told */
+	bool can_change; /* the sender and the header */
+	bool can_hold;
+};
+
+struct session_outcome {
+	struct reply reply;		 /* SESSION_REFUSE */
+	char reason[SESSION_REASON_MAX]; /* SESSION_HOLD */
+	struct sender_change change;	 /* else; to be cleared in any case */
+};
+
+/* End of message: charges what was reserved, before the MTA is answered. */
+enum session_result session_end(struct session *session, const struct session_ending *ending,
+				struct session_outcome *outcome_r);
 
 /* The message is none: gives back what it has reserved. */
 void session_abort(struct session *session);

@@ -200,14 +200,23 @@ void generate_sender_transport(const struct conf *conf, struct buf *text)
 	for (size_t i = 0; i < conf->mailboxes; i++) {
 		const struct conf_mailbox *mailbox = &conf->mailbox[i];
 
+		bool listed = false;
+
 		for (size_t j = 0; j < mailbox->senders.count; j++) {
 			const char *sender = mailbox->senders.item[j];
 
+			listed = listed || conf_pattern_matches(sender, mailbox->address);
 			/* Postfix looks for user@domain, then for @domain. */
 			(void)buf_addf(text, "%s ", sender[0] == '*' ? sender + 1 : sender);
 			add_transport(text, mailbox);
 			(void)buf_adds(text, "\n");
 		}
+		if (listed)
+			continue;
+		/* What is rewritten comes from here, and must not leave by another mailbox. */
+		(void)buf_addf(text, "%s ", mailbox->address);
+		add_transport(text, mailbox);
+		(void)buf_adds(text, "\n");
 	}
 }
 

@@ -45,6 +45,9 @@ struct conf_tenant {
 	char *proxy;	    /* "": none */
 };
 
+/* What becomes of a sender that is neither in senders nor the address. */
+enum conf_other_senders { OTHERS_ACCEPT, OTHERS_REJECT, OTHERS_REWRITE };
+
 enum conf_when_full { FULL_REJECT, FULL_DEFER, FULL_HOLD, FULL_WAIT, FULL_WARN };
 
 /* Who hands us mail: a login, else a client's address, else a local user. */
@@ -108,6 +111,8 @@ struct conf_mailbox {
 	const struct conf_tenant *tenant;
 	struct conf_list senders; /* "user@domain" or "*@domain", lower case */
 	int64_t is_default;	  /* 1 or 0 once loaded */
+	int64_t other_senders;	  /* enum conf_other_senders */
+	int64_t message_size;
 	int64_t recipients_per_day;
 	int64_t recipients_per_message;
 	int64_t messages_per_minute;
@@ -172,6 +177,9 @@ const struct conf_mailbox *conf_mailbox_by_sender(const struct conf *conf, const
  */
 const struct conf_source *conf_source_of(const struct conf *conf, const char *login,
 					 const char *client, const char *user);
+
+/* Whether the mailbox may send as this one, as far as we know: its address, or in senders. */
+bool conf_is_sender(const struct conf_mailbox *mailbox, const char *sender);
 
 /* Whether a sender or recipient pattern ("user@domain", "*@domain") matches; both lower case. */
 bool conf_pattern_matches(const char *pattern, const char *address);

@@ -227,6 +227,20 @@ static int check_mailbox(const struct conf *conf, struct conf_mailbox *mailbox, 
 	return link_tenant(conf, mailbox, err);
 }
 
+/* A mailbox is a sender of its own, and of no other's. */
+static int claims_address(const struct conf_mailbox *a, const struct conf_mailbox *b,
+			  struct err *err)
+{
+	for (size_t i = 0; i < a->senders.count; i++)
+		if (strcmp(a->senders.item[i], b->address) == 0)
+			return err_set(
+				err, ERR_CONFIG,
+				"mailbox \"%s\" claims sender \"%s\", which is the address "
+				"of mailbox \"%s\"; remove it from senders",
+				a->name, b->address, b->name);
+	return 0;
+}
+
 /* Two mailboxes may not have the same address, the same sender pattern or both be the default. */
 static int check_pair(const struct conf *conf, const struct conf_mailbox *a,
 		      const struct conf_mailbox *b, struct err *err)
@@ -234,6 +248,8 @@ static int check_pair(const struct conf *conf, const struct conf_mailbox *a,
 	if (strcmp(a->address, b->address) == 0)
 		return err_set(err, ERR_CONFIG, "has the address of mailbox \"%s\" (%s:%u)",
 			       a->name, conf->path, a->line);
+	if (claims_address(a, b, err) < 0 || claims_address(b, a, err) < 0)
+		return -1;
 	if (a->is_default && b->is_default)
 		return err_set(err, ERR_CONFIG,
 			       "is a second default beside mailbox \"%s\" (%s:%u); keep one",

@@ -9,6 +9,8 @@ static int claims(const struct conf_mailbox *mailbox, const char *sender)
 	const char *at = strrchr(sender, '@');
 	int best = 0;
 
+	if (strcasecmp(mailbox->address, sender) == 0)
+		return 2;
 	for (size_t i = 0; i < mailbox->senders.count; i++) {
 		const char *pattern = mailbox->senders.item[i];
 
@@ -38,4 +40,9 @@ const struct conf_mailbox *conf_mailbox_by_sender(const struct conf *conf, const
 		}
 	}
 	return best;
+}
+
+bool conf_is_sender(const struct conf_mailbox *mailbox, const char *sender)
+{
+	return claims(mailbox, sender) > 0;
 }

@@ -27,7 +27,7 @@ class Client:
             self.sock.close()
             raise Gone(str(e))
         assert code == b"O", code
-        self.steps = struct.unpack("!III", data[:12])[2]
+        self.actions, self.steps = struct.unpack("!II", data[4:12])
 
     def __enter__(self):
         return self

@@ -243,6 +243,10 @@ static const struct {
 		  "senders = [\"*@CONTOSO.com\"]"),
 	 "c.conf:8: mailbox \"other\": claims sender \"*@contoso.com\" as mailbox \"relay\" does "
 	 "(c.conf:7); leave it to one of them"},
+	{TWO_WITH("senders = [\"Other@contoso.com\"]", ""),
+	 "c.conf:8: mailbox \"other\": mailbox \"relay\" claims sender \"other@contoso.com\", "
+	 "which "
+	 "is the address of mailbox \"other\"; remove it from senders"},
 };
 
 static void test_mistakes(void **state)

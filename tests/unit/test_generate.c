@@ -29,7 +29,7 @@ static const char text[] =
 	"mailboxes: {\n"
 	"  relay: { address = \"relay@contoso.com\" tenant = \"contoso\" default = true\n"
 	"    senders = [\"*@contoso.com\", \"erp@example.com\"] recipients_per_day = 9500 }\n"
-	"  test-2: { address = \"test@lab\" tenant = \"lab\" senders = [\"*@lab\"]\n"
+	"  test-2: { address = \"test@else\" tenant = \"lab\" senders = [\"*@lab\"]\n"
 	"    connections = 1 recipients_per_day = 100 }\n"
 	"}\n";
 
@@ -143,7 +143,7 @@ static void test_master(void **state)
 	has(service, "smtp_tls_secure_cert_match=nexthop\n");
 	service_of(buf_text(&master), "test-2", service, sizeof(service));
 	check_both(service, "test-2");
-	has(service, "static:test@lab:unix:relay365/token\n");
+	has(service, "static:test@else:unix:relay365/token\n");
 	has(service, "smtp_tls_secure_cert_match=smtp.lab\n");
 	has(service, "smtp_tls_CAfile=/etc/lab.pem\n");
 	/* Each line is a service or one option without blanks, as master(5) wants them. */
@@ -239,7 +239,8 @@ static void test_sender_transport(void **state)
 	assert_string_equal(strchr(buf_text(&map), '\n') + 1,
 			    "@contoso.com relay365-relay:[smtp.office365.com]:587\n"
 			    "erp@example.com relay365-relay:[smtp.office365.com]:587\n"
-			    "@lab relay365-test-2:[127.0.0.2]:10587\n");
+			    "@lab relay365-test-2:[127.0.0.2]:10587\n"
+			    "test@else relay365-test-2:[127.0.0.2]:10587\n");
 	buf_clear(&map);
 }
 

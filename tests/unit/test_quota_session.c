@@ -41,7 +41,7 @@ static struct {
 	struct quota *quota;
 	struct session *session;
 	struct reply reply;
-	char reason[SESSION_REASON_MAX];
+	struct session_outcome outcome;
 } t;
 
 /* A configuration with these settings for the mailbox "relay", and more at the top. */
@@ -136,7 +136,11 @@ static const char *to_relay(const char *recipient)
 
 static enum session_result end(void)
 {
-	return session_end(t.session, "4XyZ", true, &t.reply, t.reason);
+	struct session_ending ending = {
+		.queue_id = "4XyZ", .saw_header = true, .can_change = true, .can_hold = true};
+
+	sender_change_clear(&t.outcome.change);
+	return session_end(t.session, &ending, &t.outcome);
 }
 
 static int64_t used(const char *address)
@@ -216,6 +220,8 @@ static void test_refusals(void **state)
 
 static void test_hold(void **state)
 {
+	static const struct session_ending no_quarantine = {.queue_id = "4XyZ"};
+
 	(void)state;
 	begin("recipients_per_day = 1; when_full = \"hold\";", "");
 	mail("<a@contoso.com>");
@@ -224,12 +230,13 @@ static void test_hold(void **state)
 	mail("<a@contoso.com>");
 	assert_string_equal(to_relay("<b@example.com>"), "");
 	assert_int_equal(end(), SESSION_HOLD);
-	assert_string_equal(t.reason, "relay@contoso.com: 1 of 1 recipients used in 24 h");
+	assert_string_equal(t.outcome.reason,
+			    "relay@contoso.com: 1 of 1 recipients used in 24 h");
 	assert_int_equal(used("relay@contoso.com"), 2);
 	mail("<a@contoso.com>");
 	assert_string_equal(to_relay("<b@example.com>"), "");
-	assert_int_equal(session_end(t.session, NULL, false, &t.reply, t.reason), SESSION_REFUSE);
-	assert_string_equal(t.reply.code, "451");
+	assert_int_equal(session_end(t.session, &no_quarantine, &t.outcome), SESSION_REFUSE);
+	assert_string_equal(t.outcome.reply.code, "451");
 	assert_int_equal(used("relay@contoso.com"), 2);
 }
 
@@ -262,14 +269,14 @@ static void test_simulated(void **state)
 	assert_string_equal(rcpt("<a@example.com>", NULL, NULL), "");
 	assert_string_equal(rcpt("<b@example.com>", NULL, NULL), "");
 	assert_int_equal(end(), SESSION_REFUSE);
-	assert_string_equal(t.reply.code, "451");
+	assert_string_equal(t.outcome.reply.code, "451");
 	assert_int_equal(used("relay@contoso.com"), 3);
 	simulated_mail("<erp@contoso.com>"); /* its own mailbox, and more than that can hold */
 	for (int i = 0; i < 5; i++)
 		assert_string_equal(rcpt("<a@example.com>", NULL, NULL), "");
 	assert_int_equal(end(), SESSION_REFUSE);
-	assert_string_equal(t.reply.code, "550");
-	assert_string_equal(t.reply.status, "5.7.1");
+	assert_string_equal(t.outcome.reply.code, "550");
+	assert_string_equal(t.outcome.reply.status, "5.7.1");
 	assert_int_equal(used("erp@contoso.com"), 0);
 }
 
@@ -281,8 +288,8 @@ static void test_ledger_error(void **state)
 	assert_string_equal(to_relay("<a@example.com>"), "");
 	quota_shut(t.quota);
 	assert_int_equal(end(), SESSION_REFUSE);
-	assert_string_equal(t.reply.code, "451");
-	assert_string_equal(t.reply.status, "4.3.0");
+	assert_string_equal(t.outcome.reply.code, "451");
+	assert_string_equal(t.outcome.reply.status, "4.3.0");
 	assert_int_equal(used("relay@contoso.com"), 0);
 }
 
