@@ -7,6 +7,7 @@
 #include "milter/limits.h"
 #include "milter/milter.h"
 #include "proto/control.h"
+#include "quota/locks_control.h"
 
 #include <unistd.h>
 
@@ -90,6 +91,7 @@ static int verb_status(void *context, const struct kv_message *request, cJSON **
 		(void)cJSON_AddStringToObject(
 			json, "ledger_problem",
 			"accepted mail can't be written down; the log says why");
+	locks_control_status(live_locks(control->live), json);
 	add_mailboxes(cJSON_AddArrayToObject(json, "mailboxes"), control->quota, conf);
 	quota_each(control->quota, add_limit, cJSON_AddArrayToObject(json, "limits"));
 	live_put(&live);
@@ -227,11 +229,33 @@ static int verb_reload(void *context, const struct kv_message *request, cJSON **
 	return 0;
 }
 
+static int verb_lock(void *context, const struct kv_message *request, cJSON **json_r,
+		     struct err *err)
+{
+	struct milter_control *control = context;
+	struct live_conf *live = live_get(control->live);
+	int result = locks_control_lock(live_locks(control->live), live_conf(live), request,
+					json_r, err);
+
+	live_put(&live);
+	return result;
+}
+
+static int verb_unlock(void *context, const struct kv_message *request, cJSON **json_r,
+		       struct err *err)
+{
+	struct milter_control *control = context;
+	struct live_conf *live = live_get(control->live);
+	int result = locks_control_unlock(live_locks(control->live), live_conf(live), request,
+					  json_r, err);
+
+	live_put(&live);
+	return result;
+}
+
 static const struct control_verb verbs[] = {
-	{"status", verb_status},
-	{"limits", verb_limits},
-	{"reload", verb_reload},
-	{NULL, NULL},
+	{"status", verb_status}, {"limits", verb_limits}, {"reload", verb_reload},
+	{"lock", verb_lock},	 {"unlock", verb_unlock}, {NULL, NULL},
 };
 
 struct milter_control *milter_control_serve(struct loop *loop, struct live *live,

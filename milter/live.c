@@ -16,6 +16,7 @@ struct live {
 	pthread_mutex_t reload; /* one reload at a time */
 	struct live_conf *now;
 	struct quota *quota;
+	struct locks *locks;
 };
 
 static struct live_conf *wrap(struct conf *conf)
@@ -27,7 +28,7 @@ static struct live_conf *wrap(struct conf *conf)
 	return w;
 }
 
-struct live *live_new(struct conf *conf, struct quota *quota)
+struct live *live_new(struct conf *conf, struct quota *quota, struct locks *locks)
 {
 	struct live *live = xcalloc(1, sizeof(*live));
 
@@ -35,6 +36,7 @@ struct live *live_new(struct conf *conf, struct quota *quota)
 	(void)pthread_mutex_init(&live->reload, NULL);
 	live->now = wrap(conf);
 	live->quota = quota;
+	live->locks = locks;
 	return live;
 }
 
@@ -47,6 +49,11 @@ void live_free(struct live **live)
 	(void)pthread_mutex_destroy(&(*live)->reload);
 	free(*live);
 	*live = NULL;
+}
+
+struct locks *live_locks(const struct live *live)
+{
+	return live->locks;
 }
 
 struct live_conf *live_get(struct live *live)

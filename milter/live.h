@@ -6,6 +6,7 @@
 #define RELAY365_MILTER_LIVE_H
 
 #include "conf/conf.h"
+#include "quota/locks.h"
 #include "quota/quota.h"
 
 struct live;
@@ -13,9 +14,11 @@ struct live;
 /* A configuration with a count of who uses it. */
 struct live_conf;
 
-/* Takes conf over. quota gets a new configuration's limits; it must outlive live. */
-struct live *live_new(struct conf *conf, struct quota *quota);
+/* Takes conf over. quota gets a new configuration's limits; it and locks must outlive live. */
+struct live *live_new(struct conf *conf, struct quota *quota, struct locks *locks);
 void live_free(struct live **live);
+
+struct locks *live_locks(const struct live *live);
 
 struct live_conf *live_get(struct live *live);
 void live_put(struct live_conf **conf);

@@ -42,6 +42,7 @@ enum {
 struct program {
 	struct conf *conf; /* until live has it */
 	struct quota *quota;
+	struct locks *locks;
 	struct live *live;
 	struct loop *loop;
 	struct milter_control *control;
@@ -145,13 +146,23 @@ static int open_quota(struct program *program, struct err *err)
 	return program->quota == NULL ? -1 : 0;
 }
 
+static int open_locks(struct program *program, struct err *err)
+{
+	char *path = xasprintf("%s/locks", program->conf->milter_state_dir);
+
+	program->locks = locks_open(path, err);
+	free(path);
+	return program->locks == NULL ? -1 : 0;
+}
+
 static int start(struct program *program, struct err *err)
 {
 	const char *socket;
 
-	if (open_quota(program, err) < 0 || milter_listen(program->conf, &socket, err) < 0)
+	if (open_quota(program, err) < 0 || open_locks(program, err) < 0 ||
+	    milter_listen(program->conf, &socket, err) < 0)
 		return -1;
-	program->live = live_new(program->conf, program->quota);
+	program->live = live_new(program->conf, program->quota, program->locks);
 	program->loop = loop_new();
 	if (program->loop == NULL)
 		return err_set(err, ERR_TEMP, "cannot wait for events: %s", err_no(errno));

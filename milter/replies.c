@@ -186,6 +186,22 @@ void reply_unseen_header(struct reply *reply_r)
 	fill(reply_r, "451", "4.3.5");
 }
 
+void reply_locked(const struct lock *lock, int64_t now_wall_ms, struct reply *reply_r)
+{
+	const char *name = lock->key + strlen(LOCK_SOURCE);
+	char until[CLOCK_TEXT_MAX];
+
+	if (lock->until_wall_ms > 0)
+		(void)snprintf(reply_r->text, sizeof(reply_r->text),
+			       "source %.*s is locked until %s: %s", KEY_SHOWN / 2, name,
+			       clock_for_people(lock->until_wall_ms, now_wall_ms, until),
+			       lock->reason);
+	else
+		(void)snprintf(reply_r->text, sizeof(reply_r->text), "source %.*s is locked: %s",
+			       KEY_SHOWN / 2, name, lock->reason);
+	fill(reply_r, "550", "5.7.1");
+}
+
 void reply_no_ledger(struct reply *reply_r)
 {
 	(void)snprintf(reply_r->text, sizeof(reply_r->text),

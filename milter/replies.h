@@ -3,6 +3,7 @@
 #define RELAY365_MILTER_REPLIES_H
 
 #include "conf/conf.h"
+#include "quota/locks.h"
 #include "quota/policy.h"
 
 #define REPLY_TEXT_MAX 480 /* bytes with the NUL: a reply line of 512 with its codes */
@@ -36,6 +37,9 @@ void reply_too_large(const struct conf_mailbox *mailbox, int64_t bytes, struct r
 
 /* 451 4.3.5: the sender policy needs a header that this session did not show. */
 void reply_unseen_header(struct reply *reply_r);
+
+/* 550 5.7.1: the source is locked. */
+void reply_locked(const struct lock *lock, int64_t now_wall_ms, struct reply *reply_r);
 
 /* 451 4.3.0: what was accepted could not be written down. */
 void reply_no_ledger(struct reply *reply_r);

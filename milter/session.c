@@ -30,6 +30,8 @@ struct session {
 	const struct conf_source *from; /* conf's; NULL: no source says who this is */
 	char client[SESSION_CLIENT_MAX + 1];
 	char queue_id[SESSION_ID_MAX + 1];
+	bool locked; /* the source is, for the reason in lock */
+	struct lock lock;
 	bool simulated;
 	char own_host[HOST_MAX + 1];
 	int64_t bytes;
@@ -94,6 +96,17 @@ static void name_source(struct session *session, const struct session_mail *mail
 		copy(session->source, sizeof(session->source), local ? "local" : session->client);
 }
 
+/* A lock of the source, or of the login or the client's address behind it. */
+static void look_for_lock(struct session *session, const char *login)
+{
+	const char *const names[] = {session->source, login, session->client};
+	struct locks *locks = live_locks(session->live);
+
+	session->locked = false;
+	for (size_t i = 0; i < ARRAY_LEN(names) && !session->locked; i++)
+		session->locked = locks_find(locks, LOCK_SOURCE, names[i], &session->lock);
+}
+
 void session_mail(struct session *session, const struct session_mail *mail)
 {
 	session_abort(session);
@@ -101,6 +114,7 @@ void session_mail(struct session *session, const struct session_mail *mail)
 	route_address(mail->sender == NULL ? "" : mail->sender, session->sender);
 	copy(session->client, sizeof(session->client), mail->client);
 	name_source(session, mail);
+	look_for_lock(session, mail->login);
 	copy(session->queue_id, sizeof(session->queue_id), mail->queue_id);
 	session->simulated = mail->simulated;
 	copy(session->own_host, sizeof(session->own_host), mail->own_host);
@@ -297,11 +311,29 @@ static void log_policy(const struct session *session, enum log_event event, cons
 	log_end(&line);
 }
 
+static void log_locked(const struct session *session, const struct conf_mailbox *mailbox)
+{
+	struct log_line line;
+
+	begin_line(session, &line, EV_REJECT);
+	log_str(&line, "limit", "lock");
+	log_str(&line, "mailbox", mailbox->name);
+	log_sender(session, &line);
+	log_str(&line, "key", session->lock.key);
+	log_str(&line, "text", session->lock.reason);
+	if (live_conf(session->conf)->shadow)
+		log_str(&line, "shadow", "yes");
+	log_end(&line);
+}
+
 /* Whether the envelope alone keeps the recipient from going through the mailbox. */
 static bool is_forbidden(struct session *session, const struct conf_mailbox *mailbox,
 			 struct reply *reply_r)
 {
-	if (!may_use(session, mailbox)) {
+	if (session->locked) {
+		log_locked(session, mailbox);
+		reply_locked(&session->lock, clock_wall_ms(), reply_r);
+	} else if (!may_use(session, mailbox)) {
 		log_policy(session, EV_REJECT, "sources", mailbox, NULL);
 		reply_not_allowed(session->source, mailbox->address, reply_r);
 	} else if (mailbox->other_senders == OTHERS_REJECT && !is_own(session, mailbox)) {

@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <stdbool.h>
 #include <stdint.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -15,6 +14,8 @@ static const char format[16] = "relay365 leases";
 
 struct page {
 	_Atomic int32_t pid; /* 0: free; written last, so that a half-written page is free */
+	int32_t recipients;
+	int32_t shared;
 	char address[332];
 };
 
@@ -82,24 +83,25 @@ static bool lives(pid_t pid)
 }
 
 void lease_book_each_left(struct lease_book *book,
-			  void (*each)(void *arg, const char *address, pid_t pid, int page),
+			  void (*each)(void *arg, const struct lease_entry *entry, int page),
 			  void *arg)
 {
 	for (int i = 0; i < LEASE_BOOK_PAGES; i++) {
 		struct page *page = &book->image->page[i];
-		pid_t pid = page->pid;
+		const struct lease_entry entry = {page->address, page->pid, page->recipients,
+						  page->shared != 0};
 
-		if (pid == 0)
+		if (entry.pid == 0)
 			continue;
 		page->address[sizeof(page->address) - 1] = '\0';
-		if (pid > 0 && lives(pid))
-			each(arg, page->address, pid, i);
+		if (entry.pid > 0 && lives(entry.pid))
+			each(arg, &entry, i);
 		else
 			page->pid = 0;
 	}
 }
 
-int lease_book_add(struct lease_book *book, const char *address, pid_t pid)
+int lease_book_add(struct lease_book *book, const struct lease_entry *entry)
 {
 	for (int i = 0; i < LEASE_BOOK_PAGES; i++) {
 		int at = (book->next + i) % LEASE_BOOK_PAGES;
@@ -107,8 +109,10 @@ int lease_book_add(struct lease_book *book, const char *address, pid_t pid)
 
 		if (page->pid != 0)
 			continue;
-		(void)snprintf(page->address, sizeof(page->address), "%s", address);
-		page->pid = pid;
+		(void)snprintf(page->address, sizeof(page->address), "%s", entry->address);
+		page->recipients = entry->recipients;
+		page->shared = entry->shared;
+		page->pid = entry->pid;
 		book->next = (at + 1) % LEASE_BOOK_PAGES;
 		return at;
 	}

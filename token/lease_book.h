@@ -9,6 +9,7 @@
 
 #include "base/err.h"
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 #define LEASE_BOOK_PAGES \
@@ -20,14 +21,22 @@ struct lease_book;
 struct lease_book *lease_book_open(const char *path, struct err *err);
 void lease_book_close(struct lease_book **book);
 
+/* What is written down of a lease. */
+struct lease_entry {
+	const char *address; /* of the mailbox */
+	pid_t pid;	     /* who holds it */
+	int recipients;	     /* that it may deliver */
+	bool shared; /* the process holds several; one that asks anew has not ended this */
+};
+
 /* Calls each for what an earlier process left open by a peer that still lives; forgets the rest.
  */
 void lease_book_each_left(struct lease_book *book,
-			  void (*each)(void *arg, const char *address, pid_t pid, int page),
+			  void (*each)(void *arg, const struct lease_entry *entry, int page),
 			  void *arg);
 
 /* Writes a lease down. Returns its page, or -1 when the book is full. */
-int lease_book_add(struct lease_book *book, const char *address, pid_t pid);
+int lease_book_add(struct lease_book *book, const struct lease_entry *entry);
 
 /* From now on nothing is struck out: who holds a lease goes on sending when we end. */
 void lease_book_freeze(struct lease_book *book);

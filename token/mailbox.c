@@ -12,6 +12,9 @@
 /* Grants are this much further apart than the limit asks, since the network moves them. */
 enum { PACE_MARGIN_PERCENT = 3 };
 
+/* When to ask again after a refusal that only an admin ends. */
+enum { LOCKED_RETRY_MS = 3600 * 1000 };
+
 enum lease_state { LEASE_WANTS_TOKEN, LEASE_WAITS, LEASE_OPEN, LEASE_REFUSED };
 
 struct lease {
@@ -20,15 +23,15 @@ struct lease {
 	bool chosen; /* was first in the queue and had a slot: only its token is asked for again
 		      */
 	pid_t pid;
-	int page; /* in the book, while open */
+	int recipients;
+	bool shared; /* as in the book */
+	int page;    /* in the book, while open */
 	int64_t until_boot_ms;
 	struct identity_waiter waiter;
 	void (*decided)(void *arg, const struct lease_answer *answer);
 	void *arg;
 	struct lease *next, *prev; /* while it waits */
 };
-
-static void pump(struct mailbox *mailbox);
 
 /* ---- the queue ---- */
 
@@ -99,11 +102,14 @@ static void grant(struct lease *lease, const struct identity_token *token)
 {
 	struct mailbox *mailbox = lease->mailbox;
 	const struct lease_answer answer = {token, NULL, 0};
+	const struct lease_entry entry = {mailbox->address, lease->pid, lease->recipients,
+					  lease->shared};
 	int64_t spacing_ms = 60000 / mailbox->conf->messages_per_minute;
 
 	lease->state = LEASE_OPEN;
-	lease->page = lease_book_add(mailbox->book, mailbox->address, lease->pid);
+	lease->page = lease_book_add(mailbox->book, &entry);
 	mailbox->open++;
+	mailbox->reserved += lease->recipients;
 	mailbox->granted++;
 	mailbox->problem[0] = '\0';
 	mailbox->next_grant_boot_ms =
@@ -119,9 +125,33 @@ int64_t mailbox_circuit_left_ms(const struct mailbox *mailbox)
 	return mailbox->circuit_step == 0 || left < 0 ? 0 : left;
 }
 
-bool mailbox_is_shut(struct mailbox *mailbox, char *reason, size_t cap, int64_t *retry_ms_r)
+/* Whether it is locked; then reason and time are filled in. */
+static bool is_locked(const struct mailbox *mailbox, char *reason, size_t cap,
+		      int64_t *retry_ms_r)
 {
-	int64_t max, need, used, room_in;
+	int64_t now_ms = clock_wall_ms();
+	char at[CLOCK_TEXT_MAX];
+	struct lock lock;
+
+	if (!locks_find(mailbox->locks, LOCK_MAILBOX, mailbox->address, &lock))
+		return false;
+	*retry_ms_r = LOCKED_RETRY_MS;
+	if (lock.until_wall_ms > 0 && lock.until_wall_ms - now_ms < *retry_ms_r)
+		*retry_ms_r = lock.until_wall_ms - now_ms;
+	if (lock.until_wall_ms > 0)
+		(void)snprintf(reason, cap, "%s is locked until %s: %s", mailbox->address,
+			       clock_for_people(lock.until_wall_ms, now_ms, at), lock.reason);
+	else
+		(void)snprintf(reason, cap,
+			       "%s is locked until somebody runs relay365 unlock %s: %s",
+			       mailbox->address, mailbox->name, lock.reason);
+	return true;
+}
+
+bool mailbox_is_shut(struct mailbox *mailbox, int64_t need, char *reason, size_t cap,
+		     int64_t *retry_ms_r)
+{
+	int64_t max, used, room_in;
 	char at[CLOCK_TEXT_MAX];
 
 	if (mailbox->conf == NULL) {
@@ -130,6 +160,8 @@ bool mailbox_is_shut(struct mailbox *mailbox, char *reason, size_t cap, int64_t 
 			       mailbox->address);
 		return true;
 	}
+	if (is_locked(mailbox, reason, cap, retry_ms_r))
+		return true;
 	*retry_ms_r = mailbox_circuit_left_ms(mailbox);
 	if (*retry_ms_r > 0) {
 		(void)snprintf(
@@ -140,12 +172,18 @@ bool mailbox_is_shut(struct mailbox *mailbox, char *reason, size_t cap, int64_t 
 		return true;
 	}
 	max = mailbox->conf->recipients_per_day;
-	need = conf_transaction_recipients(mailbox->conf);
 	room_in = delivered_room_in_ms(mailbox->delivered, max, need);
 	if (room_in == 0)
 		return false;
 	used = delivered_used(mailbox->delivered);
-	*retry_ms_r = room_in;
+	*retry_ms_r = room_in < 0 ? LOCKED_RETRY_MS : room_in;
+	if (room_in < 0) {
+		(void)snprintf(
+			reason, cap,
+			"%s: a message to %lld recipients never fits into the %lld of 24 h",
+			mailbox->address, (long long)need, (long long)max);
+		return true;
+	}
 	(void)snprintf(reason, cap,
 		       "%s: %lld of %lld recipients delivered in 24 h; room for %lld at %s",
 		       mailbox->address, (long long)used, (long long)max, (long long)need,
@@ -154,15 +192,15 @@ bool mailbox_is_shut(struct mailbox *mailbox, char *reason, size_t cap, int64_t 
 }
 
 /* Whether a slot is free now; if not, when to look again (0: when a lease ends). */
-static bool has_slot(struct mailbox *mailbox, int64_t *look_in_ms_r)
+static bool has_slot(struct mailbox *mailbox, int64_t need, int64_t *look_in_ms_r)
 {
 	const struct conf_mailbox *conf = mailbox->conf;
-	int64_t each = conf_transaction_recipients(conf);
 	int64_t used = delivered_used(mailbox->delivered);
 	int64_t open = mailbox->open;
 
 	*look_in_ms_r = 0;
-	if (open >= conf->connections || used + (open + 1) * each > conf->recipients_per_day)
+	if (open >= conf->connections ||
+	    used + mailbox->reserved + need > conf->recipients_per_day)
 		return false;
 	/* With the circuit half open, one message shows whether Microsoft takes mail again. */
 	if (mailbox->circuit_step > 0 && open > 0)
@@ -178,7 +216,7 @@ static bool serve_first(struct mailbox *mailbox, int64_t *look_in_ms_r)
 	char reason[512];
 	int64_t retry_ms;
 
-	if (mailbox_is_shut(mailbox, reason, sizeof(reason), &retry_ms)) {
+	if (mailbox_is_shut(mailbox, lease->recipients, reason, sizeof(reason), &retry_ms)) {
 		dequeue(lease);
 		refuse(lease, reason, retry_ms);
 		return true;
@@ -189,7 +227,7 @@ static bool serve_first(struct mailbox *mailbox, int64_t *look_in_ms_r)
 		       5000);
 		return true;
 	}
-	if (!has_slot(mailbox, look_in_ms_r)) {
+	if (!has_slot(mailbox, lease->recipients, look_in_ms_r)) {
 		int64_t left = lease->until_boot_ms - clock_boot_ms();
 
 		if (*look_in_ms_r <= 0 || *look_in_ms_r > left)
@@ -204,7 +242,7 @@ static bool serve_first(struct mailbox *mailbox, int64_t *look_in_ms_r)
 	return true;
 }
 
-static void pump(struct mailbox *mailbox)
+void mailbox_pump(struct mailbox *mailbox)
 {
 	int64_t look_in_ms = 0;
 
@@ -222,7 +260,7 @@ static void pump(struct mailbox *mailbox)
 
 static void on_timer(struct loop_timer *timer)
 {
-	pump(timer->owner);
+	mailbox_pump(timer->owner);
 }
 
 /* The token is there: take the slot, or queue for one. */
@@ -241,13 +279,13 @@ static void on_token(struct identity_waiter *waiter, const struct identity_token
 		return;
 	}
 	if (mailbox->conf != NULL && (lease->chosen || mailbox->first == NULL) &&
-	    !mailbox_is_shut(mailbox, text, sizeof(text), &wait_ms) &&
-	    has_slot(mailbox, &wait_ms)) {
+	    !mailbox_is_shut(mailbox, lease->recipients, text, sizeof(text), &wait_ms) &&
+	    has_slot(mailbox, lease->recipients, &wait_ms)) {
 		grant(lease, token);
 		return;
 	}
 	enqueue(lease);
-	pump(mailbox);
+	mailbox_pump(mailbox);
 }
 
 /* ---- leases that an earlier tokend granted ---- */
@@ -256,18 +294,23 @@ enum { LOOK_AT_LEFT_MS = 1000, LEFT_DELIVERED_MS = 2000 };
 
 struct left {
 	pid_t pid;
+	int recipients;
+	bool shared;
 	int page;
 	int64_t until_boot_ms;
 	struct left *next;
 };
 
-static void close_slot(struct mailbox *mailbox, int page)
+static void close_slot(struct mailbox *mailbox, int page, int recipients)
 {
 	lease_book_strike(mailbox->book, page);
 	mailbox->open--;
+	mailbox->reserved -= recipients;
 }
 
-/* Ends those of a process (it asks for a new one: its session is over), or those that are over.
+/*
+ * Ends those that are over, and that of a process which asks for a new one: if
+ * it never holds two, its session is over.
  */
 static void end_left(struct mailbox *mailbox, pid_t pid)
 {
@@ -275,7 +318,8 @@ static void end_left(struct mailbox *mailbox, pid_t pid)
 
 	while (*at != NULL) {
 		struct left *left = *at;
-		bool over = left->pid == pid || clock_boot_ms() >= left->until_boot_ms ||
+		bool over = (left->pid == pid && !left->shared) ||
+			    clock_boot_ms() >= left->until_boot_ms ||
 			    (kill(left->pid, 0) < 0 && errno == ESRCH);
 
 		if (!over) {
@@ -283,7 +327,7 @@ static void end_left(struct mailbox *mailbox, pid_t pid)
 			continue;
 		}
 		*at = left->next;
-		close_slot(mailbox, left->page);
+		close_slot(mailbox, left->page, left->recipients);
 		free(left);
 	}
 }
@@ -295,39 +339,48 @@ static void on_left_timer(struct loop_timer *timer)
 	end_left(mailbox, 0);
 	if (mailbox->left != NULL)
 		loop_timer_in(mailbox->loop, timer, LOOK_AT_LEFT_MS);
-	pump(mailbox);
+	mailbox_pump(mailbox);
 }
 
 /*
  * A session carries one message, and this one is delivered: it ends as soon as
  * the status of its other recipients has been asked for too. The process may
- * then idle for minutes, holding up others.
+ * then idle for minutes, holding up others. One that holds several leases tells
+ * of each message once, so only one ends.
  */
-void mailbox_left_delivered(struct mailbox *mailbox, pid_t pid)
+void mailbox_left_ends(struct mailbox *mailbox, pid_t pid, int recipients)
 {
 	int64_t until_ms = clock_boot_ms() + LEFT_DELIVERED_MS;
 
-	for (struct left *left = mailbox->left; left != NULL; left = left->next)
-		if (left->pid == pid && left->until_boot_ms > until_ms)
-			left->until_boot_ms = until_ms;
+	for (struct left *left = mailbox->left; left != NULL; left = left->next) {
+		if (left->pid != pid || left->until_boot_ms <= until_ms ||
+		    (left->shared && left->recipients < recipients))
+			continue;
+		left->until_boot_ms = until_ms;
+		if (left->shared)
+			return;
+	}
 }
 
-void mailbox_add_left(struct mailbox *mailbox, pid_t pid, int page)
+void mailbox_add_left(struct mailbox *mailbox, const struct lease_entry *entry, int page)
 {
 	struct left *left = xcalloc(1, sizeof(*left));
 
-	left->pid = pid;
+	left->pid = entry->pid;
+	left->recipients = entry->recipients;
+	left->shared = entry->shared;
 	left->page = page;
 	left->until_boot_ms = clock_boot_ms() + LEASE_LEFT_MS;
 	left->next = mailbox->left;
 	mailbox->left = left;
 	mailbox->open++;
+	mailbox->reserved += left->recipients;
 	loop_timer_in(mailbox->loop, &mailbox->left_timer, LOOK_AT_LEFT_MS);
 }
 
 /* ---- leases ---- */
 
-struct lease *lease_begin(struct mailbox *mailbox, pid_t pid,
+struct lease *lease_begin(struct mailbox *mailbox, pid_t pid, int recipients,
 			  void (*decided)(void *arg, const struct lease_answer *answer),
 			  void *arg)
 {
@@ -337,12 +390,16 @@ struct lease *lease_begin(struct mailbox *mailbox, pid_t pid,
 
 	lease->mailbox = mailbox;
 	lease->pid = pid;
+	lease->shared = recipients > 0;
+	lease->recipients = recipients;
+	if (recipients == 0 && mailbox->conf != NULL)
+		lease->recipients = (int)conf_transaction_recipients(mailbox->conf);
 	lease->decided = decided;
 	lease->arg = arg;
 	lease->until_boot_ms = clock_boot_ms() + LEASE_WAIT_MS;
 	lease->waiter.done = on_token;
 	end_left(mailbox, pid);
-	if (mailbox_is_shut(mailbox, reason, sizeof(reason), &retry_ms))
+	if (mailbox_is_shut(mailbox, lease->recipients, reason, sizeof(reason), &retry_ms))
 		refuse(lease, reason, retry_ms);
 	else
 		identity_get(mailbox->identity, &lease->waiter);
@@ -362,10 +419,10 @@ void lease_end(struct lease **lease)
 	else if (l->state == LEASE_WAITS)
 		dequeue(l);
 	else if (l->state == LEASE_OPEN)
-		close_slot(mailbox, l->page);
+		close_slot(mailbox, l->page, l->recipients);
 	free(l);
 	*lease = NULL;
-	pump(mailbox);
+	mailbox_pump(mailbox);
 }
 
 void mailbox_get_token(struct mailbox *mailbox, struct identity_waiter *waiter)
@@ -379,20 +436,20 @@ void mailbox_get_token(struct mailbox *mailbox, struct identity_waiter *waiter)
 
 /* ---- life ---- */
 
-struct mailbox *mailbox_new(struct loop *loop, const struct conf_mailbox *conf,
-			    struct identity *identity, struct delivered *delivered,
-			    struct lease_book *book)
+struct mailbox *mailbox_new(const struct mailbox_parts *parts, const struct conf_mailbox *conf,
+			    struct identity *identity)
 {
 	struct mailbox *mailbox = xcalloc(1, sizeof(*mailbox));
 
-	mailbox->loop = loop;
+	mailbox->loop = parts->loop;
 	mailbox->timer.due = on_timer;
 	mailbox->timer.owner = mailbox;
 	mailbox->left_timer.due = on_left_timer;
 	mailbox->left_timer.owner = mailbox;
-	mailbox->book = book;
+	mailbox->book = parts->book;
+	mailbox->locks = parts->locks;
 	(void)snprintf(mailbox->name, sizeof(mailbox->name), "%s", conf->name);
-	mailbox->delivered = delivered_mailbox(delivered, conf->address);
+	mailbox->delivered = delivered_mailbox(parts->delivered, conf->address);
 	mailbox->conf = conf;
 	mailbox->identity = identity;
 	mailbox->address = xstrdup(conf->address);
@@ -424,7 +481,16 @@ void mailbox_configure(struct mailbox *mailbox, const struct conf_mailbox *conf,
 	mailbox->identity = identity;
 	mailbox->circuit_step = 0; /* an admin was here: try at once */
 	mailbox->trouble[0] = '\0';
-	pump(mailbox);
+	mailbox_pump(mailbox);
+}
+
+void mailbox_lock_changed(struct mailbox *mailbox, bool unlocked)
+{
+	if (unlocked) {
+		mailbox->circuit_step = 0;
+		mailbox->trouble[0] = '\0';
+	}
+	mailbox_pump(mailbox);
 }
 
 const char *mailbox_name(const struct mailbox *mailbox)

@@ -2,14 +2,14 @@
  * A mailbox as tokend sees it: who may send with it now. A lease is a sending
  * slot with a token, granted when
  *
- *   - delivered + (open leases + 1) x recipients of a transaction <= the limit,
+ *   - delivered + what the open leases and this one may deliver <= the limit,
  *   - fewer than `connections` leases are open,
  *   - the pace of `messages_per_minute` allows it (evenly spaced), and
  *   - its identity has a token,
  *
  * first come, first served. What passes in seconds (pace, connections) makes
- * the asker wait; what lasts (full, no token, quota reply of Microsoft's) is
- * said at once. Leases end when their connection does.
+ * the asker wait; what lasts (locked, full, no token, quota reply of
+ * Microsoft's) is said at once. Leases end when their connection does.
  */
 #ifndef RELAY365_TOKEN_MAILBOX_H
 #define RELAY365_TOKEN_MAILBOX_H
@@ -20,6 +20,7 @@
 
 #include "base/loop.h"
 #include "conf/conf.h"
+#include "quota/locks.h"
 
 /* The SASL plugin gives up after 30 s; the answer must be there before. */
 #define LEASE_WAIT_MS 25000
@@ -38,10 +39,17 @@ struct lease_answer {
 	int64_t retry_after_ms;
 };
 
+/* What all mailboxes use, and must outlive them. */
+struct mailbox_parts {
+	struct loop *loop;
+	struct delivered *delivered;
+	struct lease_book *book;
+	struct locks *locks;
+};
+
 /* Runtime state of conf's mailbox; conf and identity as in identity_new(). */
-struct mailbox *mailbox_new(struct loop *loop, const struct conf_mailbox *conf,
-			    struct identity *identity, struct delivered *delivered,
-			    struct lease_book *book);
+struct mailbox *mailbox_new(const struct mailbox_parts *parts, const struct conf_mailbox *conf,
+			    struct identity *identity);
 void mailbox_free(struct mailbox **mailbox);
 
 /* After a reload; conf NULL: the mailbox is gone, its leases run out, no new ones. */
@@ -52,38 +60,49 @@ const char *mailbox_name(const struct mailbox *mailbox);
 const char *mailbox_address(const struct mailbox *mailbox);
 bool mailbox_is_gone(const struct mailbox *mailbox);
 
+/* After a lock or an unlock: with unlocked, what Microsoft refused before is tried again. */
+void mailbox_lock_changed(struct mailbox *mailbox, bool unlocked);
+
 /*
- * Asks for a lease for the process pid. decided() comes once, maybe from
- * inside this call. The lease exists until lease_end(), whether granted,
+ * Asks for a lease for the process pid. recipients: how many it will deliver;
+ * 0: not known, as many as a transaction may carry. decided() comes once, maybe
+ * from inside this call. The lease exists until lease_end(), whether granted,
  * waiting or refused.
  */
-struct lease *lease_begin(struct mailbox *mailbox, pid_t pid,
+struct lease *lease_begin(struct mailbox *mailbox, pid_t pid, int recipients,
 			  void (*decided)(void *arg, const struct lease_answer *answer),
 			  void *arg);
 void lease_end(struct lease **lease);
 
 /*
  * A lease that an earlier tokend granted to a process that still lives: it
- * counts as open until that process asks again, ends, or LEASE_LEFT_MS pass.
+ * counts as open until that process tells what became of it, asks again (if it
+ * holds one only), ends, or LEASE_LEFT_MS pass.
  */
-void mailbox_add_left(struct mailbox *mailbox, pid_t pid, int page);
+void mailbox_add_left(struct mailbox *mailbox, const struct lease_entry *entry, int page);
+
+/*
+ * One that this process holds is about to end, as it has delivered a message,
+ * to so many recipients (0: not known).
+ */
+void mailbox_left_ends(struct mailbox *mailbox, pid_t pid, int recipients);
 
 /* A token without a slot: for `relay365 token` and other programs that take one. */
 void mailbox_get_token(struct mailbox *mailbox, struct identity_waiter *waiter);
 
 /*
- * The delivery status of one recipient, as smtp(8) is about to record it.
- * Returns true and a better text (same format: "4.7.0 ...") when this one
- * hides its cause. Does not count: see mailbox_count().
+ * The delivery status of recipients, as the MTA is about to record it. Returns
+ * true and a better text (same format: "4.7.0 ...") when this one hides its
+ * cause. Does not count: see mailbox_count().
  */
 bool mailbox_status(struct mailbox *mailbox, const char *status, char *better_r, size_t cap);
 
 /*
- * Counts the recipient when its status says that Microsoft took it. Called
- * once the answer is on its way: smtp(8) asks again when it got none, and
- * must not be counted twice. pid: the process that asks.
+ * Counts the recipients when their status says that Microsoft took them.
+ * Called once the answer is on its way: smtp(8) asks again when it got none,
+ * and must not be counted twice.
  */
-void mailbox_count(struct mailbox *mailbox, const char *status, pid_t pid);
+void mailbox_count(struct mailbox *mailbox, const char *status, int recipients);
 
 /* For status; see relay365-control(7). */
 cJSON *mailbox_status_json(struct mailbox *mailbox);

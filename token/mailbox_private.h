@@ -10,17 +10,19 @@ struct mailbox {
 	struct identity *identity;
 	struct delivered_mailbox *delivered;
 	struct lease_book *book;
+	struct locks *locks;
 	char name[CONF_NAME_MAX + 1];
 	char *address;
 
 	struct lease *first, *last; /* waiting for a slot, in order of arrival */
 	unsigned int waiting;
 	unsigned int open;
+	int64_t reserved;	    /* recipients that the open leases may deliver */
 	int64_t next_grant_boot_ms; /* the pace */
 	struct loop_timer timer;    /* looks at the queue again */
 	bool pumping;
 
-	struct left *left; /* leases of an earlier tokend; counted in open too */
+	struct left *left; /* leases of an earlier tokend; in open and reserved too */
 	struct loop_timer left_timer;
 
 	/* The circuit: after a quota reply of Microsoft's, one try after a while. */
@@ -35,11 +37,15 @@ struct mailbox {
 	unsigned long granted, refused, accepted, deferred, bounced;
 };
 
-/* The lease that a process has from an earlier tokend, if any, is about to end. */
-void mailbox_left_delivered(struct mailbox *mailbox, pid_t pid);
+/*
+ * Whether something that lasts forbids to send to so many recipients; then
+ * reason and time are filled in.
+ */
+bool mailbox_is_shut(struct mailbox *mailbox, int64_t need, char *reason, size_t cap,
+		     int64_t *retry_ms_r);
 
-/* Whether something that lasts forbids to send; then reason and time are filled in. */
-bool mailbox_is_shut(struct mailbox *mailbox, char *reason, size_t cap, int64_t *retry_ms_r);
+/* Looks at the queue again: something has changed. */
+void mailbox_pump(struct mailbox *mailbox);
 
 /* Milliseconds until the circuit lets the next try through; 0: now. */
 int64_t mailbox_circuit_left_ms(const struct mailbox *mailbox);

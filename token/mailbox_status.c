@@ -1,6 +1,7 @@
 #include "token/mailbox_private.h"
 
 #include "explain/explain.h"
+#include "quota/locks_control.h"
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -32,6 +33,32 @@ static void open_circuit(struct mailbox *mailbox, const char *reply)
 static bool is_external_quota(const struct explanation *what)
 {
 	return strncmp(what->id, "5.7.23", 6) == 0;
+}
+
+/* The account or the tenant is blocked: each further try makes that worse. */
+static bool is_account_blocked(const struct explanation *what)
+{
+	static const char *const blocked[] = {"5.1.8", "5.7.705", "5.7.75x"};
+
+	for (size_t i = 0; i < ARRAY_LEN(blocked); i++)
+		if (strcmp(what->id, blocked[i]) == 0)
+			return true;
+	return false;
+}
+
+/* Nothing is retried until an admin has mended it, and says so. */
+static void lock_mailbox(struct mailbox *mailbox, const struct explanation *what)
+{
+	struct lock lock = {.by = "microsoft", .since_wall_ms = clock_wall_ms()};
+
+	if (locks_find(mailbox->locks, LOCK_MAILBOX, mailbox->address, NULL))
+		return;
+	(void)snprintf(lock.key, sizeof(lock.key), LOCK_MAILBOX "%s", mailbox->address);
+	(void)snprintf(lock.reason, sizeof(lock.reason), "%s (%s); %s", what->meaning, what->id,
+		       what->action);
+	(void)locks_add(mailbox->locks, &lock, 0, NULL);
+	locks_log(&lock);
+	mailbox_pump(mailbox);
 }
 
 /* What a new token may mend. */
@@ -125,6 +152,8 @@ static bool explain(struct mailbox *mailbox, const char *status, char *better_r,
 		open_circuit(mailbox, status);
 	if (what->class != EXPLAIN_TRANSIENT && what->class != EXPLAIN_MESSAGE)
 		set_trouble(mailbox, what, status);
+	if (is_account_blocked(what) && mailbox->conf != NULL)
+		lock_mailbox(mailbox, what);
 	if (doubts_token(what) && mailbox->conf != NULL)
 		identity_doubt(mailbox->identity);
 	/* A text that is changed never changes what happens to the mail: the code stays. */
@@ -146,16 +175,15 @@ bool mailbox_status(struct mailbox *mailbox, const char *status, char *better_r,
 	return explain(mailbox, status, better_r, cap);
 }
 
-void mailbox_count(struct mailbox *mailbox, const char *status, pid_t pid)
+void mailbox_count(struct mailbox *mailbox, const char *status, int recipients)
 {
 	/* 2.1.5 is the answer to an address probe, which sends no message. */
 	if (status[0] != '2' || strncmp(status, "2.1.5", 5) == 0)
 		return;
-	mailbox->accepted++;
+	mailbox->accepted += (unsigned long)recipients;
 	mailbox->circuit_step = 0;
 	clear_trouble(mailbox);
-	delivered_add(mailbox->delivered, 1);
-	mailbox_left_delivered(mailbox, pid);
+	delivered_add(mailbox->delivered, recipients);
 }
 
 static void add_time(cJSON *json, const char *name, int64_t wall_ms)
@@ -169,9 +197,11 @@ static void add_time(cJSON *json, const char *name, int64_t wall_ms)
 static void add_problem(cJSON *json, struct mailbox *mailbox)
 {
 	char reason[512];
-	int64_t retry_ms;
+	int64_t retry_ms, each = 0;
 
-	if (mailbox_is_shut(mailbox, reason, sizeof(reason), &retry_ms))
+	if (mailbox->conf != NULL)
+		each = conf_transaction_recipients(mailbox->conf);
+	if (mailbox_is_shut(mailbox, each, reason, sizeof(reason), &retry_ms))
 		(void)cJSON_AddStringToObject(json, "problem", reason);
 	else if (mailbox->trouble[0] != '\0')
 		(void)cJSON_AddStringToObject(json, "problem", mailbox->trouble);
@@ -198,7 +228,7 @@ cJSON *mailbox_status_json(struct mailbox *mailbox)
 					      (double)conf->recipients_per_day);
 		(void)cJSON_AddNumberToObject(json, "connections", (double)conf->connections);
 		(void)cJSON_AddNumberToObject(json, "transaction_recipients", (double)each);
-		(void)cJSON_AddNumberToObject(json, "reserved", (double)(each * mailbox->open));
+		(void)cJSON_AddNumberToObject(json, "reserved", (double)mailbox->reserved);
 		room_in_ms =
 			delivered_room_in_ms(mailbox->delivered, conf->recipients_per_day, each);
 		if (room_in_ms > 0)

@@ -114,6 +114,7 @@ static void clean_up(struct tokend *tokend)
 	free(tokend->token_uid);
 	free(tokend->identity);
 	lease_book_close(&tokend->book);
+	locks_close(&tokend->locks);
 	delivered_close(&tokend->delivered);
 	http_free(&tokend->http);
 	alarms_close();
@@ -142,13 +143,22 @@ static void open_alarms(const struct conf *conf)
 	free(folder);
 }
 
-static void on_left(void *arg, const char *address, pid_t pid, int page)
+static struct locks *open_locks(const struct conf *conf, struct err *err)
+{
+	char *path = xasprintf("%s/locks", conf->state_dir);
+	struct locks *locks = locks_open(path, err);
+
+	free(path);
+	return locks;
+}
+
+static void on_left(void *arg, const struct lease_entry *entry, int page)
 {
 	struct tokend *tokend = arg;
-	struct mailbox *mailbox = tokend_mailbox_by_address(tokend, address);
+	struct mailbox *mailbox = tokend_mailbox_by_address(tokend, entry->address);
 
 	if (mailbox != NULL)
-		mailbox_add_left(mailbox, pid, page);
+		mailbox_add_left(mailbox, entry, page);
 	else
 		lease_book_strike(tokend->book, page);
 }
@@ -167,7 +177,8 @@ static int start(struct tokend *tokend, struct conf *conf, struct err *err)
 		return -1;
 	open_alarms(conf);
 	tokend->book = open_book(conf, err);
-	if (tokend->book == NULL)
+	tokend->locks = tokend->book == NULL ? NULL : open_locks(conf, err);
+	if (tokend->locks == NULL)
 		return -1;
 	tokend_configure(tokend, conf);
 	lease_book_each_left(tokend->book, on_left, tokend);

@@ -49,8 +49,11 @@ static void serve(struct stream *stream, const struct socketmap_request *request
 		answer(stream, "OK", better);
 	else
 		answer(stream, "NOTFOUND", "");
-	if (!dead_before && !stream->dead)
-		mailbox_count(mailbox, status, stream->peer.pid);
+	if (dead_before || stream->dead)
+		return;
+	mailbox_count(mailbox, status, 1);
+	if (status[0] == '2')
+		mailbox_left_ends(mailbox, stream->peer.pid, 1);
 }
 
 static void on_received(struct stream *stream)

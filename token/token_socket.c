@@ -1,6 +1,7 @@
 /*
  * The token protocol (relay365-token(7)): verb=lease holds a sending slot as
- * long as the connection lives, verb=token hands out a token without a slot.
+ * long as the connection lives, verb=status tells what became of the message,
+ * verb=token hands out a token without a slot.
  */
 #include "base/compat.h"
 
@@ -9,13 +10,14 @@
 #include "base/log.h"
 #include "base/xalloc.h"
 
-enum { CONNECTIONS = 4096 };
+enum { CONNECTIONS = 4096, STATUS_MAX = 2048, RECIPIENTS_MAX = 1000 };
 
 struct session {
 	struct stream *stream;
 	struct lease *lease;
 	struct identity_waiter waiter;
 	bool asked;
+	bool granted; /* the lease is open: statuses may follow */
 };
 
 /* Who may take a token, by the kernel's word on who connects. */
@@ -57,8 +59,10 @@ static void answer(struct stream *stream, const char *status, const struct ident
 static void on_lease(void *arg, const struct lease_answer *decision)
 {
 	struct stream *stream = arg;
+	struct session *session = stream->state;
 
 	if (decision->token != NULL) {
+		session->granted = true;
 		answer(stream, "ok", decision->token, NULL, 0);
 		return;
 	}
@@ -80,6 +84,88 @@ static void deny(struct stream *stream, const char *reason)
 {
 	answer(stream, "denied", NULL, reason, 0);
 	stream_end(stream);
+}
+
+/* A number from 0 to RECIPIENTS_MAX; 0 when it is left out; -1: it is none. */
+static int read_recipients(const struct kv_message *request)
+{
+	long long n = 0;
+	int result = kv_number(request, "recipients", &n);
+
+	return result == -2 || n > RECIPIENTS_MAX ? -1 : (int)n;
+}
+
+/* "5.2.0 text" of a reply's code and text; an enhanced code is made up where there is none. */
+static int read_status(const struct kv_message *request, char *status, size_t cap)
+{
+	const struct kv_pair *given = kv_find(request, "text");
+	char text[STATUS_MAX - 16] = "", code[4];
+	size_t dots;
+
+	if (kv_copy(request, "code", code, sizeof(code)) != 3 ||
+	    strspn(code, "0123456789") != 3 || code[0] < '2' || code[0] > '5')
+		return -1;
+	if (given != NULL) /* a long one is cut: it must count all the same */
+		(void)snprintf(text, sizeof(text), "%.*s", (int)given->value_len, given->value);
+	dots = strspn(text, "0123456789.");
+	if (text[0] == code[0] && text[1] == '.' && (text[dots] == ' ' || text[dots] == '\0'))
+		(void)snprintf(status, cap, "%s", text);
+	else
+		(void)snprintf(status, cap, "%c.0.0 %s", code[0] == '3' ? '4' : code[0], text);
+	return 0;
+}
+
+/* What the server answered to a message: counted and explained as for the map. */
+static void serve_status(struct stream *stream, const struct kv_message *request,
+			 struct mailbox *mailbox)
+{
+	struct session *session = stream->state;
+	char status[STATUS_MAX], better[STATUS_MAX + 1024], text[KV_MESSAGE_MAX];
+	int recipients = read_recipients(request);
+	bool explained;
+	size_t at = 0;
+
+	if (recipients < 0 || read_status(request, status, sizeof(status)) < 0) {
+		deny(stream, "a status needs code=200 to 599, and recipients=0 to 1000");
+		return;
+	}
+	explained = mailbox_status(mailbox, status, better, sizeof(better));
+	if (kv_put(text, sizeof(text), &at, "status", "ok", 2) < 0 ||
+	    (explained && kv_put(text, sizeof(text), &at, "text", better, strlen(better)) < 0) ||
+	    kv_end(text, sizeof(text), &at) < 0 || stream_send(stream, text, at) < 0) {
+		stream_close(stream);
+		return;
+	}
+	mailbox_count(mailbox, status, recipients);
+	if (session->granted)
+		return;
+	/* Its lease was of an earlier tokend. */
+	mailbox_left_ends(mailbox, stream->peer.pid, recipients);
+	stream_end(stream);
+}
+
+static void serve_verb(struct stream *stream, const struct kv_message *request,
+		       struct mailbox *mailbox)
+{
+	struct session *session = stream->state;
+	int recipients = read_recipients(request);
+
+	if (kv_is(request, "verb", "status")) {
+		serve_status(stream, request, mailbox);
+	} else if (session->granted) {
+		stream_close(stream); /* one lease a connection */
+	} else if (kv_is(request, "verb", "lease")) {
+		if (recipients < 0)
+			deny(stream, "recipients is not a number from 1 to 1000");
+		else
+			session->lease = lease_begin(mailbox, stream->peer.pid, recipients,
+						     on_lease, stream);
+	} else if (kv_is(request, "verb", "token")) {
+		session->waiter.done = on_token;
+		mailbox_get_token(mailbox, &session->waiter);
+	} else {
+		deny(stream, "the request's verb is none of lease, status and token");
+	}
 }
 
 static void serve(struct stream *stream, const struct kv_message *request)
@@ -108,13 +194,8 @@ static void serve(struct stream *stream, const struct kv_message *request)
 			       "relay365 reload",
 			       address, tokend->conf->path);
 		deny(stream, reason);
-	} else if (kv_is(request, "verb", "lease")) {
-		session->lease = lease_begin(mailbox, stream->peer.pid, on_lease, stream);
-	} else if (kv_is(request, "verb", "token")) {
-		session->waiter.done = on_token;
-		mailbox_get_token(mailbox, &session->waiter);
 	} else {
-		deny(stream, "the request's verb is neither lease nor token");
+		serve_verb(stream, request, mailbox);
 	}
 }
 
@@ -142,20 +223,22 @@ static void on_received(struct stream *stream)
 	struct kv_message request;
 	size_t used;
 
-	if (session->asked) {
-		stream_close(stream); /* one request a connection */
-		return;
-	}
-	switch (kv_parse(stream->in.data, stream->in.len, &request, &used)) {
-	case KV_MORE:
-		return;
-	case KV_BAD:
-		stream_close(stream);
-		return;
-	case KV_OK:
-		serve(stream, &request);
-		buf_consume(&stream->in, used);
-		return;
+	while (!stream->dead && stream->in.len > 0) {
+		if (session->asked && !session->granted) {
+			stream_close(stream); /* one request a connection, but for a lease's */
+			return;
+		}
+		switch (kv_parse(stream->in.data, stream->in.len, &request, &used)) {
+		case KV_MORE:
+			return;
+		case KV_BAD:
+			stream_close(stream);
+			return;
+		case KV_OK:
+			serve(stream, &request);
+			buf_consume(&stream->in, used);
+			break;
+		}
 	}
 }
 

@@ -61,6 +61,9 @@ static bool has_runtime(const struct tokend *tokend, const struct conf_mailbox *
 
 static void make_mailboxes(struct tokend *tokend, const struct conf *conf)
 {
+	const struct mailbox_parts parts = {tokend->loop, tokend->delivered, tokend->book,
+					    tokend->locks};
+
 	for (size_t i = 0; i < conf->mailboxes; i++) {
 		const struct conf_mailbox *m = &conf->mailbox[i];
 
@@ -69,8 +72,7 @@ static void make_mailboxes(struct tokend *tokend, const struct conf *conf)
 		tokend->mailbox = xreallocarray(tokend->mailbox, tokend->mailboxes + 1,
 						sizeof(struct mailbox *));
 		tokend->mailbox[tokend->mailboxes++] =
-			mailbox_new(tokend->loop, m, identity_by_name(tokend, m->tenant->name),
-				    tokend->delivered, tokend->book);
+			mailbox_new(&parts, m, identity_by_name(tokend, m->tenant->name));
 	}
 }
 

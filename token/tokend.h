@@ -19,6 +19,7 @@ struct tokend {
 	struct conf *conf;
 	struct delivered *delivered;
 	struct lease_book *book;
+	struct locks *locks;
 	struct identity **identity; /* one for each tenant, by name */
 	size_t identities;
 	struct mailbox **mailbox; /* one for each mailbox that ever was in the configuration */

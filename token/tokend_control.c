@@ -6,6 +6,7 @@
 #include "alarm/alarm.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "quota/locks_control.h"
 
 #include <unistd.h>
 
@@ -28,6 +29,7 @@ static int verb_status(void *context, const struct kv_message *request, cJSON **
 	delivered_problem(tokend->delivered, text, sizeof(text));
 	if (text[0] != '\0')
 		(void)cJSON_AddStringToObject(json, "ledger_problem", text);
+	locks_control_status(tokend->locks, json);
 	list = cJSON_AddArrayToObject(json, "tokens");
 	for (size_t i = 0; i < tokend->identities; i++)
 		(void)cJSON_AddItemToArray(list, identity_status(tokend->identity[i]));
@@ -38,6 +40,38 @@ static int verb_status(void *context, const struct kv_message *request, cJSON **
 	(void)cJSON_AddItemToObject(json, "alarms", alarms_status());
 	*json_r = json;
 	return 0;
+}
+
+/* Who waits for a slot of the mailbox must hear of it now. */
+static void lock_changed(struct tokend *tokend, const cJSON *answer, bool unlocked)
+{
+	const char *key = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(answer, "key"));
+	struct mailbox *mailbox = NULL;
+
+	if (key != NULL && strncmp(key, LOCK_MAILBOX, strlen(LOCK_MAILBOX)) == 0)
+		mailbox = tokend_mailbox_by_address(tokend, key + strlen(LOCK_MAILBOX));
+	if (mailbox != NULL)
+		mailbox_lock_changed(mailbox, unlocked);
+}
+
+static int verb_lock(void *context, const struct kv_message *request, cJSON **json_r,
+		     struct err *err)
+{
+	struct tokend *tokend = context;
+	int result = locks_control_lock(tokend->locks, tokend->conf, request, json_r, err);
+
+	lock_changed(tokend, *json_r, false);
+	return result;
+}
+
+static int verb_unlock(void *context, const struct kv_message *request, cJSON **json_r,
+		       struct err *err)
+{
+	struct tokend *tokend = context;
+	int result = locks_control_unlock(tokend->locks, tokend->conf, request, json_r, err);
+
+	lock_changed(tokend, *json_r, true);
+	return result;
 }
 
 static int verb_reload(void *context, const struct kv_message *request, cJSON **json_r,
@@ -51,5 +85,7 @@ static int verb_reload(void *context, const struct kv_message *request, cJSON **
 const struct control_verb tokend_verbs[] = {
 	{"status", verb_status},
 	{"reload", verb_reload},
+	{"lock", verb_lock},
+	{"unlock", verb_unlock},
 	{NULL, NULL},
 };

@@ -40,11 +40,20 @@ struct control_server *control_serve(struct loop *loop, const char *path, gid_t 
 void control_server_free(struct control_server **server);
 
 /*
- * Calls a daemon and waits at most timeout_ms for the whole answer. key and
- * value may be NULL. Returns 0 with *json_r (the caller's to cJSON_Delete) or
- * -1: err->class is ERR_TEMP when the daemon could not be reached, else what
- * the daemon said.
+ * Calls a daemon and waits at most timeout_ms for the whole answer. pairs go
+ * with the request, behind its verb; NUL-terminated texts. Returns 0 with
+ * *json_r (the caller's to cJSON_Delete) or -1: err->class is ERR_TEMP when the
+ * daemon could not be reached, else what the daemon said.
  */
+struct control_pair {
+	const char *key;
+	const char *value;
+};
+
+int control_ask(const char *path, const char *verb, const struct control_pair *pairs,
+		size_t count, int timeout_ms, cJSON **json_r, struct err *err);
+
+/* The same with one pair, or none: key and value may be NULL. */
 int control_call(const char *path, const char *verb, const char *key, const char *value,
 		 int timeout_ms, cJSON **json_r, struct err *err);
 

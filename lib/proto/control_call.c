@@ -103,29 +103,49 @@ static int read_answer(const struct buf *buf, cJSON **json_r, struct err *err)
 	return *json_r == NULL ? err_set(err, ERR_PERM, "the daemon's answer is not JSON") : 0;
 }
 
-int control_call(const char *path, const char *verb, const char *key, const char *value,
-		 int timeout_ms, cJSON **json_r, struct err *err)
+static int make_request(const char *verb, const struct control_pair *pairs, size_t count,
+			char request[KV_MESSAGE_MAX], size_t *len_r, struct err *err)
+{
+	*len_r = 0;
+	if (kv_put(request, KV_MESSAGE_MAX, len_r, "relay365", KV_VERSION, 1) < 0 ||
+	    kv_put(request, KV_MESSAGE_MAX, len_r, "verb", verb, strlen(verb)) < 0)
+		return err_set(err, ERR_PERM, "the request is too long");
+	for (size_t i = 0; i < count; i++)
+		if (kv_put(request, KV_MESSAGE_MAX, len_r, pairs[i].key, pairs[i].value,
+			   strlen(pairs[i].value)) < 0)
+			return err_set(err, ERR_PERM, "%s has a line break in it or is too long",
+				       pairs[i].key);
+	if (kv_end(request, KV_MESSAGE_MAX, len_r) < 0)
+		return err_set(err, ERR_PERM, "the request is too long");
+	return 0;
+}
+
+int control_ask(const char *path, const char *verb, const struct control_pair *pairs,
+		size_t count, int timeout_ms, cJSON **json_r, struct err *err)
 {
 	int64_t until_ms = clock_boot_ms() + timeout_ms;
 	struct buf answer = BUF_INIT(CONTROL_ANSWER_MAX);
 	char request[KV_MESSAGE_MAX];
-	size_t at = 0;
+	size_t len;
 	int fd, result = -1;
 
-	if (kv_put(request, sizeof(request), &at, "relay365", KV_VERSION, 1) < 0 ||
-	    kv_put(request, sizeof(request), &at, "verb", verb, strlen(verb)) < 0 ||
-	    (key != NULL &&
-	     kv_put(request, sizeof(request), &at, key, value, strlen(value)) < 0) ||
-	    kv_end(request, sizeof(request), &at) < 0)
-		return err_set(err, ERR_PERM, "%s has a line break in it or is too long",
-			       key == NULL ? "the request" : key);
+	if (make_request(verb, pairs, count, request, &len, err) < 0)
+		return -1;
 	fd = sock_connect(path, err);
 	if (fd < 0)
 		return -1;
-	if (send_all(fd, request, at, until_ms, err) == 0 &&
+	if (send_all(fd, request, len, until_ms, err) == 0 &&
 	    receive_all(fd, &answer, until_ms, err) == 0)
 		result = read_answer(&answer, json_r, err);
 	buf_clear(&answer);
 	(void)close(fd);
 	return result;
+}
+
+int control_call(const char *path, const char *verb, const char *key, const char *value,
+		 int timeout_ms, cJSON **json_r, struct err *err)
+{
+	const struct control_pair pair = {key, value};
+
+	return control_ask(path, verb, &pair, key == NULL ? 0 : 1, timeout_ms, json_r, err);
 }

@@ -39,6 +39,7 @@ int64_t __wrap_clock_boot_ms(void)
 static struct {
 	struct live *live;
 	struct quota *quota;
+	struct locks *locks;
 	struct session *session;
 	struct reply reply;
 	struct session_outcome outcome;
@@ -78,7 +79,8 @@ static void begin(const char *relay, const char *top)
 	t.quota = quota_open(temp_path("ledger.db"), limits, count, &err);
 	assert_non_null(t.quota);
 	free(limits);
-	t.live = live_new(conf, t.quota);
+	t.locks = locks_open(temp_path("locks"), NULL);
+	t.live = live_new(conf, t.quota, t.locks);
 	t.session = session_new(t.live, t.quota);
 }
 
@@ -95,6 +97,7 @@ static int leave(void **state)
 	session_free(&t.session);
 	live_free(&t.live);
 	quota_close(&t.quota);
+	locks_close(&t.locks);
 	return temp_leave(state);
 }
 
