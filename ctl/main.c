@@ -20,6 +20,8 @@ static const struct command {
 	 false},
 	{"limits", "", "each limit in force, where it comes from and who uses it most",
 	 ctl_limits, false},
+	{"lock", "KEY", "stop a mailbox or a source: --reason TEXT [--for 2h]", ctl_lock, false},
+	{"unlock", "KEY", "let it send again", ctl_unlock, false},
 	{"reload", "", "let the daemons read the configuration again", ctl_reload, false},
 	{"token", "MAILBOX", "print an access token, for programs that ask for one", ctl_token,
 	 false},
@@ -31,7 +33,7 @@ static const struct command {
 
 static void usage(FILE *to)
 {
-	(void)fputs("usage: relay365 [-c FILE] [--json] COMMAND\n\n", to);
+	(void)fputs("usage: relay365 [-c FILE] [--json] COMMAND [ARGUMENT...]\n\n", to);
 	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
 		(void)fprintf(to, "  %-7s %-9s  %s\n", commands[i].name, commands[i].arguments,
 			      commands[i].doc);

@@ -100,6 +100,41 @@ static void add_daemon(struct buf *text, const char *name, const cJSON *daemon)
 			       ctl_text(daemon, "version"));
 }
 
+static const cJSON *by_key(const cJSON *list, const char *key)
+{
+	const cJSON *item;
+
+	cJSON_ArrayForEach (item, list)
+		if (strcmp(ctl_text(item, "key"), key) == 0)
+			return item;
+	return NULL;
+}
+
+static void add_lock(struct buf *text, const cJSON *lock, const char *only)
+{
+	const char *until = ctl_text(lock, "until");
+
+	(void)buf_addf(text, "  %s until %s, by %s: %s%s\n", ctl_text(lock, "key"),
+		       until[0] != '\0' ? until : "unlocked", ctl_text(lock, "by"),
+		       ctl_text(lock, "reason"), only);
+}
+
+/* What either daemon remembers; the same as a rule. */
+static void add_locks(struct buf *text, const cJSON *tokend, const cJSON *milter)
+{
+	const cJSON *item;
+
+	if (cJSON_GetArraySize(tokend) + cJSON_GetArraySize(milter) == 0)
+		return;
+	(void)buf_adds(text, "\nLocks\n");
+	cJSON_ArrayForEach (item, tokend)
+		add_lock(text, item,
+			 by_key(milter, ctl_text(item, "key")) == NULL ? " (tokend only)" : "");
+	cJSON_ArrayForEach (item, milter)
+		if (by_key(tokend, ctl_text(item, "key")) == NULL)
+			add_lock(text, item, " (milter only)");
+}
+
 void ctl_status_text(const cJSON *status, struct buf *text)
 {
 	const cJSON *tokend = get(status, "tokend");
@@ -116,6 +151,7 @@ void ctl_status_text(const cJSON *status, struct buf *text)
 	cJSON_ArrayForEach (item, get(tokend, "mailboxes"))
 		add_mailbox(text, item,
 			    by_name(get(milter, "mailboxes"), ctl_text(item, "name")));
+	add_locks(text, get(tokend, "locks"), get(milter, "locks"));
 	if (cJSON_GetArraySize(problems) == 0) {
 		(void)buf_adds(text, "\nAll is well.\n");
 		return;

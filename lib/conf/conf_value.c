@@ -54,7 +54,7 @@ static int choice_of(const char *choices, const char *text)
 }
 
 /* "90s", "30m", "24h", "7d" as ms; -1 when it is not a time. */
-static int64_t time_of(const char *text)
+int64_t conf_time_ms(const char *text)
 {
 	static const struct {
 		char unit;
@@ -142,7 +142,7 @@ static int read_time(const struct conf_key *key, const config_setting_t *setting
 		     struct err *err)
 {
 	const char *text = config_setting_get_string(setting);
-	int64_t ms = text == NULL ? -1 : time_of(text);
+	int64_t ms = text == NULL ? -1 : conf_time_ms(text);
 
 	if (ms < 0)
 		return err_set(err, ERR_CONFIG,
@@ -249,7 +249,7 @@ void conf_value_default(const struct conf_key *key, void *base)
 		set_number(field, key->size, strtoll(text, NULL, 10));
 		break;
 	case CONF_TIME:
-		set_number(field, key->size, time_of(text));
+		set_number(field, key->size, conf_time_ms(text));
 		break;
 	case CONF_BOOL:
 		set_number(field, key->size,

@@ -8,15 +8,23 @@ ADDRESS = "relay@contoso.com"
 
 
 class Client:
-    """One connection: one request, and the lease lasts as long as it is open."""
+    """One connection: one request, and the lease lasts as long as it is open.
 
-    def __init__(self, path, mailbox=ADDRESS, verb="lease", timeout=40):
+    fields: further keys of the request.
+    """
+
+    def __init__(self, path, mailbox=ADDRESS, verb="lease", timeout=40, **fields):
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(timeout)
         self.sock.connect(path)
         self.buffer = b""
-        text = "relay365=1\nverb=%s\nmailbox=%s\n\n" % (verb, mailbox)
-        self.sock.sendall(text.encode())
+        self.mailbox = mailbox
+        self.request(verb, **fields)
+
+    def request(self, verb, **fields):
+        """A further one may tell the status of a lease's message."""
+        pairs = {"relay365": 1, "verb": verb, "mailbox": self.mailbox, **fields}
+        self.sock.sendall(("".join("%s=%s\n" % pair for pair in pairs.items()) + "\n").encode())
 
     def __enter__(self):
         return self
@@ -31,7 +39,8 @@ class Client:
             if not data:
                 return None
             self.buffer += data
-        lines = self.buffer.decode().split("\n\n", 1)[0].split("\n")
+        text, self.buffer = self.buffer.split(b"\n\n", 1)
+        lines = text.decode().split("\n")
         return dict(line.split("=", 1) for line in lines)
 
     def answered(self):
@@ -41,9 +50,9 @@ class Client:
         self.sock.close()
 
 
-def ask(path, mailbox=ADDRESS, verb="lease"):
+def ask(path, mailbox=ADDRESS, verb="lease", **fields):
     """The answer to one request, whose connection is closed at once."""
-    with Client(path, mailbox, verb) as client:
+    with Client(path, mailbox, verb, **fields) as client:
         return client.answer()
 
 

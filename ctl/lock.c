@@ -1,0 +1,102 @@
+/* relay365 lock and unlock: told to both daemons, each of which remembers it. */
+#include "base/compat.h"
+
+#include "ctl/ctl.h"
+
+#include "base/xalloc.h"
+#include "proto/control.h"
+
+enum { PAIRS_MAX = 3 };
+
+/* Tells one daemon; its answer, or {"error": ...}, goes into all under name. */
+static int tell(cJSON *all, const char *name, char *socket, const char *verb,
+		const struct control_pair *pairs, size_t count)
+{
+	struct err err = ERR_INIT;
+	cJSON *answer = NULL;
+	int result = control_ask(socket, verb, pairs, count, CTL_TIMEOUT_MS, &answer, &err);
+
+	free(socket);
+	if (result < 0) {
+		answer = cJSON_CreateObject();
+		(void)cJSON_AddStringToObject(answer, "error", err.text);
+	}
+	(void)cJSON_AddItemToObject(all, name, answer);
+	if (result == 0)
+		return CTL_OK;
+	return err.class == ERR_TEMP ? CTL_TRY_LATER : CTL_PROBLEM;
+}
+
+static void print_one(const char *name, const cJSON *answer)
+{
+	const cJSON *was = cJSON_GetObjectItemCaseSensitive(answer, "was_locked");
+	const char *until = ctl_text(answer, "until");
+
+	if (ctl_text(answer, "error")[0] != '\0')
+		(void)fprintf(stderr, "relay365-%s: %s\n", name, ctl_text(answer, "error"));
+	else if (was != NULL)
+		(void)printf("relay365-%s: %s %s\n", name, ctl_text(answer, "key"),
+			     cJSON_IsTrue(was) ? "is unlocked" : "was not locked");
+	else
+		(void)printf("relay365-%s: %s is locked until %s\n", name,
+			     ctl_text(answer, "key"),
+			     until[0] != '\0' ? until : "somebody unlocks it");
+}
+
+static int tell_both(const struct ctl *ctl, const char *verb, const struct control_pair *pairs,
+		     size_t count)
+{
+	cJSON *all = cJSON_CreateObject();
+	int tokend = tell(all, "tokend", ctl_tokend_socket(ctl->conf), verb, pairs, count);
+	int milter = tell(all, "milter", ctl_milter_socket(ctl->conf), verb, pairs, count);
+	int status = tokend != CTL_OK ? tokend : milter;
+
+	if (ctl->json)
+		return ctl_print_json(all, status);
+	print_one("tokend", cJSON_GetObjectItemCaseSensitive(all, "tokend"));
+	print_one("milter", cJSON_GetObjectItemCaseSensitive(all, "milter"));
+	cJSON_Delete(all);
+	return fflush(stdout) == 0 ? status : CTL_PROBLEM;
+}
+
+static int usage(void)
+{
+	(void)fputs("usage: relay365 [-c FILE] [--json] lock KEY --reason TEXT [--for 2h]\n"
+		    "       relay365 [-c FILE] [--json] unlock KEY\n"
+		    "KEY: a mailbox's name or address, a source's name, mailbox:NAME or "
+		    "source:NAME.\n",
+		    stderr);
+	return CTL_USAGE;
+}
+
+int ctl_lock(const struct ctl *ctl)
+{
+	const char *reason = NULL, *time = NULL,
+		   **rest = xcalloc((size_t)ctl->argc + 1, sizeof(*rest));
+	const struct ctl_option options[] = {{"--reason", NULL, &reason}, {"--for", NULL, &time}};
+	int n = ctl_options(ctl, options, ARRAY_LEN(options), rest);
+	int64_t ms = time == NULL ? 0 : conf_time_ms(time);
+	struct control_pair pairs[PAIRS_MAX];
+	size_t count = 0;
+	char seconds[24];
+
+	if (n == 1 && reason != NULL && (time == NULL || ms >= 1000)) {
+		(void)snprintf(seconds, sizeof(seconds), "%lld", (long long)ms / 1000);
+		pairs[count++] = (struct control_pair){"key", rest[0]};
+		pairs[count++] = (struct control_pair){"reason", reason};
+		if (time != NULL)
+			pairs[count++] = (struct control_pair){"seconds", seconds};
+	}
+	free(rest);
+	return count == 0 ? usage() : tell_both(ctl, "lock", pairs, count);
+}
+
+int ctl_unlock(const struct ctl *ctl)
+{
+	struct control_pair pair = {"key", NULL};
+
+	if (ctl->argc != 1)
+		return usage();
+	pair.value = ctl->argv[0];
+	return tell_both(ctl, "unlock", &pair, 1);
+}
