@@ -109,7 +109,8 @@ static int make_request(const char *verb, const struct control_pair *pairs, size
 	*len_r = 0;
 	if (kv_put(request, KV_MESSAGE_MAX, len_r, "relay365", KV_VERSION, 1) < 0 ||
 	    kv_put(request, KV_MESSAGE_MAX, len_r, "verb", verb, strlen(verb)) < 0)
-		return err_set(err, ERR_PERM, "the request is too long");
+		return err_set(err, ERR_PERM,
+			       "the request has a line break in it or is too long");
 	for (size_t i = 0; i < count; i++)
 		if (kv_put(request, KV_MESSAGE_MAX, len_r, pairs[i].key, pairs[i].value,
 			   strlen(pairs[i].value)) < 0)
