@@ -181,9 +181,12 @@ void mailbox_count(struct mailbox *mailbox, const char *status, int recipients)
 	if (status[0] != '2' || strncmp(status, "2.1.5", 5) == 0)
 		return;
 	mailbox->accepted += (unsigned long)recipients;
-	mailbox->circuit_step = 0;
 	clear_trouble(mailbox);
 	delivered_add(mailbox->delivered, recipients);
+	if (mailbox->circuit_step == 0)
+		return;
+	mailbox->circuit_step = 0; /* who waits need not wait for the end of this lease */
+	mailbox_pump(mailbox);
 }
 
 static void add_time(cJSON *json, const char *name, int64_t wall_ms)

@@ -1,0 +1,71 @@
+"""What Postfix tells of its deliveries is counted once, whatever happens to the answers."""
+
+import socket
+
+import pytest
+
+import flow
+import letters as letters_module
+import procs
+
+pytestmark = pytest.mark.needs_build
+
+TAKEN = b"2.0.0 250 2.0.0 OK <1@contoso>"
+
+
+def netstring(data):
+    return b"%d:%s," % (len(data), data)
+
+
+def ask(lab, status=TAKEN):
+    """A connection on which the status of one recipient was asked for."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(20)
+    sock.connect(lab.queue_dir + "/relay365/map")
+    sock.sendall(netstring(b"status/relay " + status))
+    return sock
+
+
+def box(lab):
+    return flow.status(lab)["tokend"]["mailboxes"][0]
+
+
+def started(lab):
+    letters_module.fast(lab)
+    lab.tokend.start()
+
+
+def test_lookup_repeated_after_a_lost_answer(lab):
+    """smtp(8) waited in vain, hung up, and asks again on a new connection, as it does once."""
+    started(lab)
+    lab.tokend.pause()
+    ask(lab).close()
+    with ask(lab) as again:
+        lab.tokend.resume()
+        assert again.recv(100) == netstring(b"NOTFOUND ")
+    assert box(lab)["delivered"] == 1
+
+
+def test_lookup_repeated_after_a_kill(lab):
+    started(lab)
+    lab.tokend.pause()
+    with ask(lab) as first:
+        lab.tokend.kill()
+        with pytest.raises(ConnectionResetError):
+            first.recv(100)
+    lab.tokend.start()
+    with ask(lab) as again:
+        assert again.recv(100) == netstring(b"NOTFOUND ")
+    assert box(lab)["delivered"] == 1
+
+
+def test_probe_is_not_counted(lab):
+    """sendmail -bv asks Exchange for the recipient and sends nothing."""
+    letters_module.fast(lab)
+    letters = letters_module.started(lab)
+    letters.wait_arrived([letters.send()])
+    mark = letters.postfix.mark()
+    letters.postfix.submit(["r9@example.net"], sender=flow.SENDER, args=["-bv"])
+    letters.postfix.wait_log(r"to=<r9@example.net>, .*status=deliverable", since=mark)
+    assert flow.accepted(lab) == 1
+    procs.wait_for(lambda: box(lab)["delivered"] == 1, 10, "one delivered")
