@@ -282,7 +282,7 @@ static int make_response(struct plugin *plugin, const sasl_client_params_t *para
 	enum lease_result asked;
 	enum xoauth2_result composed;
 
-	asked = lease_ask(path, oparams->authid, LEASE_DEADLINE_MS, plugin->answer,
+	asked = lease_ask(path, oparams->authid, 0, LEASE_DEADLINE_MS, plugin->answer,
 			  sizeof(plugin->answer), &plugin->lease);
 	if (asked != LEASE_OK) {
 		lease_explain(asked, &plugin->lease, path, LEASE_DEADLINE_MS, sentence,

@@ -11,6 +11,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/socket.h>
 
 #define CONF_PATH_DEFAULT RELAY365_CONFDIR "/relay365.conf"
 #define CONF_NAME_MAX \
@@ -144,7 +145,11 @@ struct conf {
 	char *run_dir;
 	char *milter_run_dir;
 	char *milter_socket; /* "": relay365m/milter in each queue directory */
-	char *control_group; /* "": the daemon's own */
+	char *submit_run_dir;
+	char *submit_listen; /* "": at the UNIX socket only */
+	struct conf_list submit_clients;
+	struct conf_network *submit_network; /* of submit_clients, one each */
+	char *control_group;		     /* "": the daemon's own */
 	bool log_to_stderr;
 	bool log_json;
 	bool log_debug;
@@ -164,6 +169,16 @@ const struct conf_mailbox *conf_mailbox_by_name(const struct conf *conf, const c
 						size_t len);
 /* By address, case-folded. */
 const struct conf_mailbox *conf_mailbox_by_address(const struct conf *conf, const char *address);
+
+/*
+ * submit_listen ("127.0.0.1:10587", "[::1]:10587"), which must be set, as an
+ * address that can be bound. -1: it is no address and port.
+ */
+int conf_submit_address(const struct conf *conf, struct sockaddr_storage *address_r,
+			socklen_t *len_r, struct err *err);
+
+/* Whether a client with this address, as text, may use submit_listen. */
+bool conf_is_submit_client(const struct conf *conf, const char *client);
 
 /*
  * The mailbox whose senders claim this one (bare, "" for the null sender) most

@@ -285,7 +285,7 @@ static int check_mailboxes(struct conf *conf, struct err *err)
 static int check_folders(const struct conf *conf, struct err *err)
 {
 	const char *folders[] = {conf->state_dir, conf->milter_state_dir, conf->run_dir,
-				 conf->milter_run_dir};
+				 conf->milter_run_dir, conf->submit_run_dir};
 
 	for (size_t i = 0; i < ARRAY_LEN(folders); i++)
 		if (folders[i][0] != '/')
@@ -308,13 +308,15 @@ int conf_check(struct conf *conf, struct err *err)
 	for (size_t i = 0; i < conf->tenants; i++)
 		if (check_tenant(&conf->tenant[i], err) < 0)
 			return tenant_error(conf, &conf->tenant[i], err);
-	if (check_mailboxes(conf, err) < 0 || conf_check_sources(conf, err) < 0)
+	if (check_mailboxes(conf, err) < 0 || conf_check_sources(conf, err) < 0 ||
+	    conf_check_submit(conf, err) < 0)
 		return -1;
 	return conf_check_limits(conf, err);
 }
 
 void conf_check_free(struct conf *conf)
 {
+	free(conf->submit_network);
 	for (size_t i = 0; i < conf->sources; i++)
 		free(conf->source[i].network);
 	for (size_t i = 0; i < conf->limits; i++) {

@@ -23,4 +23,13 @@ bool conf_is_pattern(const char *text);
 int conf_check_sources(struct conf *conf, struct err *err);
 int conf_check_limits(struct conf *conf, struct err *err);
 
+/* conf_limits.c: "10.1.0.5", "10.2.0.0/16", "2001:db8::/32"; -1: it is none of these. */
+int conf_network_parse(const char *text, struct conf_network *network_r);
+
+/* Whether the network holds the address (all of whose bits count). */
+bool conf_network_has(const struct conf_network *network, const struct conf_network *address);
+
+/* conf_submit.c: the same for what is relay365-submit's. */
+int conf_check_submit(struct conf *conf, struct err *err);
+
 #endif

@@ -10,8 +10,7 @@ enum { MAX_DIGITS = 13 };
 
 /* ---- sources ---- */
 
-/* "10.1.0.5", "10.2.0.0/16", "2001:db8::/32". */
-static int parse_network(const char *text, struct conf_network *network_r)
+int conf_network_parse(const char *text, struct conf_network *network_r)
 {
 	size_t n = strcspn(text, "/");
 	unsigned int most;
@@ -44,7 +43,7 @@ static int check_source(const struct conf *conf, struct conf_source *source, str
 	conf_fold_list(&source->logins);
 	source->network = xcalloc(source->clients.count, sizeof(*source->network));
 	for (size_t i = 0; i < source->clients.count; i++)
-		if (parse_network(source->clients.item[i], &source->network[i]) < 0)
+		if (conf_network_parse(source->clients.item[i], &source->network[i]) < 0)
 			return err_set(
 				err, ERR_CONFIG,
 				"clients: \"%s\" is no address or network, like 10.1.0.5 or "
@@ -154,14 +153,15 @@ int conf_check_limits(struct conf *conf, struct err *err)
 
 /* ---- look-ups ---- */
 
-static bool is_in(const struct conf_network *network, int family, const unsigned char *address)
+bool conf_network_has(const struct conf_network *network, const struct conf_network *address)
 {
 	unsigned int whole = network->bits / 8, rest = network->bits % 8;
 
-	if (network->family != family || memcmp(network->address, address, whole) != 0)
+	if (network->family != address->family ||
+	    memcmp(network->address, address->address, whole) != 0)
 		return false;
-	return rest == 0 ||
-	       ((network->address[whole] ^ address[whole]) & (0xff << (8 - rest)) & 0xff) == 0;
+	return rest == 0 || ((network->address[whole] ^ address->address[whole]) &
+			     (0xff << (8 - rest)) & 0xff) == 0;
 }
 
 static const struct conf_source *by_client(const struct conf *conf, const char *client)
@@ -170,14 +170,13 @@ static const struct conf_source *by_client(const struct conf *conf, const char *
 	struct conf_network who;
 	int best = -1;
 
-	if (client == NULL || parse_network(client, &who) < 0)
+	if (client == NULL || conf_network_parse(client, &who) < 0)
 		return NULL;
 	for (size_t i = 0; i < conf->sources; i++)
 		for (size_t j = 0; j < conf->source[i].clients.count; j++) {
 			const struct conf_network *network = &conf->source[i].network[j];
 
-			if ((int)network->bits > best &&
-			    is_in(network, who.family, who.address)) {
+			if ((int)network->bits > best && conf_network_has(network, &who)) {
 				best = (int)network->bits;
 				found = &conf->source[i];
 			}

@@ -244,3 +244,34 @@ void explain_each_softened(void (*each)(void *arg, const char *pattern, const ch
 	/* A basic code that refuses with an enhanced code that does not. */
 	each(arg, "^5([0-9][0-9][ -])(4[.][0-9].*)$", "4${1}${2}");
 }
+
+/* The filter's rules, compiled: one for each reply, and the last. */
+static struct {
+	regex_t pattern;
+	bool softens;
+} rules[ARRAY_LEN(replies) + 1];
+static size_t rules_count;
+static pthread_once_t rules_once = PTHREAD_ONCE_INIT;
+
+static void add_rule(void *arg, const char *pattern, const char *replacement)
+{
+	(void)arg;
+	if (rules_count == ARRAY_LEN(rules) ||
+	    regcomp(&rules[rules_count].pattern, pattern, REG_EXTENDED | REG_NOSUB) != 0)
+		abort(); /* a mistake here or in exchange.def, found by the first test */
+	rules[rules_count++].softens = replacement[0] == '4';
+}
+
+static void compile_rules(void)
+{
+	explain_each_softened(add_rule, NULL);
+}
+
+bool explain_is_softened(const char *line)
+{
+	(void)pthread_once(&rules_once, compile_rules);
+	for (size_t i = 0; i < rules_count; i++)
+		if (regexec(&rules[i].pattern, line, 0, NULL, 0) == 0)
+			return rules[i].softens;
+	return false;
+}

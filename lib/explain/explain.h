@@ -65,4 +65,10 @@ const char *explain_class_name(enum explain_class class);
 void explain_each_softened(void (*each)(void *arg, const char *pattern, const char *replacement),
 			   void *arg);
 
+/*
+ * Whether that filter would turn this reply line ("550 5.1.90 ...", without its
+ * end) into a 4xx.
+ */
+bool explain_is_softened(const char *line);
+
 #endif

@@ -169,18 +169,21 @@ static enum lease_result read_answer(char *answer, size_t cap, long long until_m
 	return LEASE_BAD_ANSWER;
 }
 
-enum lease_result lease_ask(const char *path, const char *mailbox, int deadline_ms, char *answer,
-			    size_t cap, struct lease *lease_r)
+enum lease_result lease_ask(const char *path, const char *mailbox, int recipients,
+			    int deadline_ms, char *answer, size_t cap, struct lease *lease_r)
 {
 	long long until_ms = now_ms() + deadline_ms;
-	char request[REQUEST_SIZE];
+	char request[REQUEST_SIZE], number[16];
 	size_t len = 0;
 	enum lease_result result;
 
+	(void)snprintf(number, sizeof(number), "%d", recipients);
 	*lease_r = (struct lease){.fd = -1};
 	if (kv_put(request, sizeof(request), &len, "relay365", KV_VERSION, strlen(KV_VERSION)) ||
 	    kv_put(request, sizeof(request), &len, "verb", "lease", strlen("lease")) ||
 	    kv_put(request, sizeof(request), &len, "mailbox", mailbox, strlen(mailbox)) ||
+	    (recipients > 0 &&
+	     kv_put(request, sizeof(request), &len, "recipients", number, strlen(number))) ||
 	    kv_end(request, sizeof(request), &len))
 		return LEASE_BAD_MAILBOX;
 	result = dial(path, until_ms, lease_r);

@@ -47,12 +47,14 @@ const char *lease_path(const char *address);
 /*
  * Asks the daemon at path for a lease on mailbox and waits until it answers,
  * deadline_ms at most; a daemon that isn't there gets three seconds of it to come
- * back from a restart. answer, of cap bytes (LEASE_ANSWER_SIZE for all that may
- * come), receives the raw answer: it is as secret as the token, and the caller
- * erases it whatever the result is. lease_r is always filled.
+ * back from a restart. recipients: how many the message may have; 0 leaves that
+ * to the daemon, and makes it take this process for one that holds no other lease.
+ * answer, of cap bytes (LEASE_ANSWER_SIZE for all that may come), receives the raw
+ * answer: it is as secret as the token, and the caller erases it whatever the
+ * result is. lease_r is always filled.
  */
-enum lease_result lease_ask(const char *path, const char *mailbox, int deadline_ms, char *answer,
-			    size_t cap, struct lease *lease_r);
+enum lease_result lease_ask(const char *path, const char *mailbox, int recipients,
+			    int deadline_ms, char *answer, size_t cap, struct lease *lease_r);
 
 /* Closes the connection, if there is one, and with it the lease. */
 void lease_end(struct lease *lease);

@@ -26,6 +26,7 @@ import postfix_conf
 import procs
 import programs
 import relay365_conf
+import sendmail
 
 sys.path.append(str(programs.TREE / "tests" / "sim"))
 from client import Sim, canary_forms  # noqa: E402  pylint: disable=C0413
@@ -47,6 +48,7 @@ class Lab:
         self.log_folder = self._make("log")
         self.config = os.path.join(self.folder, "relay365.conf")
         self.queue_dir = os.path.join(self.folder, "p", "q")
+        self.milter_socket = os.path.join(self.queue_dir, "relay365m", "milter")
         self.canaries = {}          # secret -> what it is
         self.outputs = {}           # what commands printed: name -> text
         self.secret = self.canary("client secret")
@@ -54,6 +56,7 @@ class Lab:
                                        self.secret + "\n", 0o600)
         self._sim = None
         self._postfix = None
+        self._sendmail = None
         self._daemons = {}
         self._closed = False
 
@@ -141,7 +144,7 @@ class Lab:
         everything = {"postmaster": "it@contoso.com", "log": "stderr",
                       "token_users": ["postfix", "root"],
                       **relay365_conf.paths(self.folder, self.queue_dir), **top}
-        for key in ("state_dir", "milter_state_dir", "run_dir", "milter_run_dir"):
+        for key in ("state_dir", "milter_state_dir", "run_dir", "milter_run_dir", "submit_run_dir"):
             if everything[key]:
                 os.makedirs(everything[key], mode=0o700, exist_ok=True)
         os.makedirs(self.queue_dir, exist_ok=True)
@@ -160,6 +163,26 @@ class Lab:
         """relay365-milter; not started by this."""
         # the milter's own socket is not tried: libmilter would log it
         return self._daemon("relay365-milter", [self.folder + "/mrun/control"])
+
+    @property
+    def submit(self):
+        """relay365-submit; not started by this."""
+        # its own socket is not tried: it would sign in
+        return self._daemon("relay365-submit", [])
+
+    @property
+    def sendmail(self):
+        """The private Sendmail; not started by this."""
+        return self._sendmail or self.make_sendmail()
+
+    def make_sendmail(self, milter=True, recipients="", last=""):
+        """Install Sendmail with our feature in its .mc."""
+        assert self._sendmail is None, "there is one already"
+        milter = "local:" + self.milter_socket if milter else "none"
+        feature = "FEATURE(`relay365', `%s/srun/submit', `%s', `%s')dnl" % (
+            self.folder, milter, recipients)
+        self._sendmail = sendmail.SendmailInstance(self.folder + "/s", feature, last)
+        return self._sendmail
 
     def _daemon(self, name, sockets):
         if name not in self._daemons:
@@ -244,6 +267,7 @@ class Lab:
         """End all processes, whatever happens; what went wrong, as sentences."""
         found = []
         steps = [self.look_around]
+        steps += [self._sendmail.close] if self._sendmail else []
         steps += [part.stop for part in (self._postfix, *self._daemons.values(), self._sim)
                   if part]
         for step in [*steps, lambda: procs.kill_all(self.folder)]:

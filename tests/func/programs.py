@@ -18,7 +18,7 @@ import time
 import procs
 
 TREE = pathlib.Path(__file__).resolve().parent.parent.parent
-DAEMONS = ("relay365-tokend", "relay365-milter")
+DAEMONS = ("relay365-tokend", "relay365-milter", "relay365-submit")
 PLUGIN = "sasl2/librelay365.so"
 # What a test run may want to tell a sanitizer or a coverage build; nothing
 # else of its environment (proxies, locales) reaches our programs.

@@ -43,6 +43,7 @@ def paths(folder, queue_dir):
         "run_dir": under("run"),
         "milter_run_dir": under("mrun"),
         "queue_directories": [queue_dir],
+        "submit_run_dir": under("srun"),
         "milter_socket": "unix:" + os.path.join(queue_dir, "relay365m", "milter"),
     }
 

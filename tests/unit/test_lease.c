@@ -50,7 +50,7 @@ static long long now_ms(void)
 
 static enum lease_result ask(int deadline_ms, struct lease *lease)
 {
-	return lease_ask(FAKE_SOCKET, MAILBOX, deadline_ms, answer, sizeof(answer), lease);
+	return lease_ask(FAKE_SOCKET, MAILBOX, 0, deadline_ms, answer, sizeof(answer), lease);
 }
 
 /* Asks a fake; whatever the result, lease_end() lets it see the end of the connection. */
@@ -169,8 +169,9 @@ static void test_oversize(void **state)
 	assert_int_equal(ask_fake(&fake, LONG_MS, &lease), LEASE_BAD_ANSWER);
 	fake = (struct fake){.answer = GOOD, .answer_len = strlen(GOOD)};
 	fake_start(&fake);
-	assert_int_equal(lease_ask(FAKE_SOCKET, MAILBOX, LONG_MS, small, sizeof(small), &lease),
-			 LEASE_BAD_ANSWER);
+	assert_int_equal(
+		lease_ask(FAKE_SOCKET, MAILBOX, 0, LONG_MS, small, sizeof(small), &lease),
+		LEASE_BAD_ANSWER);
 	assert_int_equal(lease.fd, -1);
 	fake_stop(&fake);
 }
@@ -263,14 +264,14 @@ static void test_bad_arguments(void **state)
 	path[sizeof(path) - 1] = '\0';
 	memset(mailbox, 'm', sizeof(mailbox) - 1);
 	mailbox[sizeof(mailbox) - 1] = '\0';
-	assert_int_equal(lease_ask(path, MAILBOX, SHORT_MS, answer, sizeof(answer), &lease),
+	assert_int_equal(lease_ask(path, MAILBOX, 0, SHORT_MS, answer, sizeof(answer), &lease),
 			 LEASE_BAD_PATH);
-	assert_int_equal(lease_ask("", MAILBOX, SHORT_MS, answer, sizeof(answer), &lease),
+	assert_int_equal(lease_ask("", MAILBOX, 0, SHORT_MS, answer, sizeof(answer), &lease),
 			 LEASE_BAD_PATH);
 	assert_int_equal(
-		lease_ask(FAKE_SOCKET, mailbox, SHORT_MS, answer, sizeof(answer), &lease),
+		lease_ask(FAKE_SOCKET, mailbox, 0, SHORT_MS, answer, sizeof(answer), &lease),
 		LEASE_BAD_MAILBOX);
-	assert_int_equal(lease_ask(FAKE_SOCKET, "a\nverb=status", SHORT_MS, answer,
+	assert_int_equal(lease_ask(FAKE_SOCKET, "a\nverb=status", 0, SHORT_MS, answer,
 				   sizeof(answer), &lease),
 			 LEASE_BAD_MAILBOX);
 	assert_int_equal(lease.fd, -1);

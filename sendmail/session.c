@@ -1,0 +1,304 @@
+#include "base/compat.h"
+
+#include "sendmail/session_private.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/xalloc.h"
+
+#include <poll.h>
+#include <stdarg.h>
+#include <sys/socket.h>
+
+enum {
+	OPEN_MS = 4 * 60 * 1000,    /* to a signed-in session; MTAs wait 5 minutes for it */
+	COMMAND_MS = 5 * 60 * 1000, /* RFC 5321, section 4.5.3.2: for a reply or a command */
+	DATA_MS = 2 * 60 * 1000,    /* for the reply to DATA */
+	BLOCK_MS = 3 * 60 * 1000,   /* for a piece of the message to move */
+	END_MS = 10 * 60 * 1000,    /* for the reply to the end of the message */
+	STOP_MS = 10 * 1000,	    /* for a message to get through when the daemon ends */
+	LINGER_MS = 30 * 1000,	    /* for the client to read our last words */
+	ANSWER_MAX = 510	    /* bytes of a reply line, RFC 5321, section 4.5.3.1.5 */
+};
+
+/* ---- replies of ours ---- */
+
+static void answer(struct session *session, const char *fmt, va_list args)
+{
+	char line[ANSWER_MAX + 3];
+	int n = vsnprintf(line, ANSWER_MAX + 1, fmt, args);
+	size_t len = n < 0 ? 0 : n > ANSWER_MAX ? ANSWER_MAX : (size_t)n;
+
+	memcpy(line + len, "\r\n", 2);
+	if (wire_send(&session->client, line, len + 2) < 0)
+		session->client.broken = true; /* lets 64 KB of replies pile up */
+}
+
+void session_answer(struct session *session, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	answer(session, fmt, args);
+	va_end(args);
+}
+
+void session_bye(struct session *session, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	answer(session, fmt, args);
+	va_end(args);
+	session->ending = true;
+}
+
+/* ---- the session to the server ---- */
+
+void session_push(struct session *session, enum sent sent)
+{
+	size_t at = (session->pending_from + session->pending_count) % SESSION_PENDING_MAX;
+
+	session->pending[at] = sent;
+	session->pending_count++;
+}
+
+void session_message_over(struct session *session)
+{
+	lease_end(&session->lease);
+	session->in_mail = false;
+	session->recipients = 0;
+	session->bytes = 0;
+}
+
+/* A reason for the MTA's queue and the log. */
+static int failed(const struct conf_mailbox *mailbox, const struct err *err)
+{
+	struct log_line line;
+
+	log_begin(&line, EV_SUBMIT_FAIL, NULL);
+	log_str(&line, "mailbox", mailbox->name);
+	log_str(&line, "text", err->text);
+	log_end(&line);
+	return -1;
+}
+
+/* A lease brings a token too; it is used only where the session is not signed in yet. */
+static int sign_in(struct session *session, const struct conf_mailbox *mailbox, char *answer,
+		   size_t cap, struct err *err)
+{
+	int64_t until_ms = clock_boot_ms() + OPEN_MS;
+	const struct conf_tenant *tenant = mailbox->tenant;
+	struct upstream *up = &session->up;
+	enum lease_result result;
+	char path[256], why[768];
+
+	(void)snprintf(path, sizeof(path), "%s/token", session->conf->run_dir);
+	result = lease_ask(path, mailbox->address, (int)conf_transaction_recipients(mailbox),
+			   LEASE_DEADLINE_MS, answer, cap, &session->lease);
+	if (result != LEASE_OK) {
+		lease_explain(result, &session->lease, path, LEASE_DEADLINE_MS, why, sizeof(why));
+		return err_set(err, ERR_TEMP, "%s: %s", mailbox->address, why);
+	}
+	if (up->mailbox == mailbox && !up->wire.ended)
+		return 0;
+	if ((up->mailbox != NULL || up->tenant != tenant || up->wire.ended) &&
+	    upstream_open(up, tenant, live_trust(session->live, tenant), until_ms, err) < 0)
+		return -1;
+	return upstream_sign_in(up, mailbox, session->lease.token, session->lease.token_len,
+				until_ms, err);
+}
+
+int session_sign_in(struct session *session, const struct conf_mailbox *mailbox, struct err *err)
+{
+	char answer[LEASE_ANSWER_SIZE];
+	int result;
+
+	lease_end(&session->lease);
+	session->up.refused[0] = '\0';
+	result = sign_in(session, mailbox, answer, sizeof(answer), err);
+	explicit_bzero(answer, sizeof(answer));
+	session->lease.token = NULL;
+	if (result == 0)
+		return 0;
+	if (session->up.refused[0] != '\0')
+		session_report(session, mailbox, (int)strtol(session->up.refused, NULL, 10),
+			       session->up.refused, 0);
+	lease_end(&session->lease);
+	return failed(mailbox, err);
+}
+
+/* Before the greeting. With several mailboxes the server is the default one's. */
+static int open_first(struct session *session, struct err *err)
+{
+	const struct conf *conf = session->conf;
+	const struct conf_mailbox *first = &conf->mailbox[0];
+
+	if (conf->mailboxes == 1)
+		return session_sign_in(session, first, err);
+	for (size_t i = 0; i < conf->mailboxes; i++)
+		if (conf->mailbox[i].is_default)
+			first = &conf->mailbox[i];
+	if (upstream_open(&session->up, first->tenant, live_trust(session->live, first->tenant),
+			  clock_boot_ms() + OPEN_MS, err) == 0)
+		return 0;
+	return failed(first, err);
+}
+
+/* ---- waiting ---- */
+
+static bool is_pending(const struct session *session, enum sent sent)
+{
+	size_t last = session->pending_from + session->pending_count - 1;
+
+	return session->pending_count > 0 && session->pending[last % SESSION_PENDING_MAX] == sent;
+}
+
+/* How long nothing may move. */
+static int64_t patience_ms(const struct session *session)
+{
+	if (session->phase == PHASE_BODY)
+		return fifo_len(&session->up.wire.out) > 0 ? BLOCK_MS : COMMAND_MS;
+	if (session->phase == PHASE_ASKED)
+		return DATA_MS;
+	return is_pending(session, SENT_END) ? END_MS : COMMAND_MS;
+}
+
+static void out_of_patience(struct session *session)
+{
+	const char *host =
+		session->up.tenant == NULL ? "the server" : session->up.tenant->smtp_host;
+
+	if (session->pending_count > 0 || fifo_len(&session->up.wire.out) > 0)
+		session_bye(session, "421 4.4.2 relay365-submit: %s does not answer", host);
+	else
+		session_bye(session, "421 4.4.2 relay365-submit: no command for too long");
+}
+
+static void lost_server(struct session *session)
+{
+	const char *host =
+		session->up.tenant == NULL ? "the server" : session->up.tenant->smtp_host;
+
+	if (session->in_mail)
+		log_say(EV_SUBMIT_FAIL, "%s hung up during a message from <%s>; the MTA keeps it",
+			host, session->sender);
+	session_bye(session, "421 4.4.2 relay365-submit: %s hung up", host);
+}
+
+/* After what could be done was done: is that all? stop_ms: when the daemon ends, 0 if not yet. */
+static void look_for_end(struct session *session, int64_t stop_ms, int64_t now_ms)
+{
+	bool busy = session->pending_count > 0 || session->phase != PHASE_COMMANDS;
+
+	if (session->ending)
+		return;
+	if (session->up.tenant != NULL && session->up.wire.ended &&
+	    fifo_len(&session->client.out) == 0)
+		lost_server(session);
+	else if (session->client.ended && (session->phase != PHASE_COMMANDS || !busy))
+		session->ending = true; /* half a message is no message: it gets no end */
+	else if (stop_ms > 0 && ((!busy && !session->in_mail) || now_ms >= stop_ms))
+		session_bye(session, "421 4.3.2 relay365-submit ends; try again");
+}
+
+static bool is_stopping(const struct session *session)
+{
+	struct pollfd stop = {.fd = session->parts->stop_fd, .events = POLLIN};
+
+	return poll(&stop, 1, 0) > 0;
+}
+
+/* Commands and replies, until one side or we have had enough. */
+static void relay(struct session *session)
+{
+	struct wire *client = &session->client, *server = &session->up.wire;
+	int64_t stop_ms = 0;
+
+	session->moved_ms = clock_boot_ms();
+	while (!session->ending) {
+		int64_t left_ms, now;
+		bool moved;
+
+		moved = wire_flush(client) | wire_flush(server);
+		moved |= wire_fill(client) | wire_fill(server);
+		moved |= session_server(session);
+		moved |= session_client(session);
+		now = clock_boot_ms();
+		if (moved) {
+			session->moved_ms = now;
+			continue;
+		}
+		if (stop_ms == 0 && is_stopping(session))
+			stop_ms = now + STOP_MS;
+		look_for_end(session, stop_ms, now);
+		left_ms = session->moved_ms + patience_ms(session) - now;
+		if (session->ending)
+			return;
+		if (left_ms <= 0)
+			out_of_patience(session);
+		else if (stop_ms == 0)
+			wire_wait(client, server, session->parts->stop_fd, left_ms);
+		else
+			wire_wait(client, server, -1,
+				  stop_ms - now < left_ms ? stop_ms - now : left_ms);
+	}
+}
+
+/*
+ * The client may still be sending. Closing on it would let the kernel throw
+ * away our last words, which say why; so they are sent, and what comes is
+ * thrown away until the client has hung up.
+ */
+static void linger(struct session *session)
+{
+	struct wire *client = &session->client;
+	int64_t until_ms = clock_boot_ms() + LINGER_MS;
+	bool said = false;
+
+	while (!client->ended && !client->broken) {
+		int64_t now = clock_boot_ms();
+
+		(void)wire_flush(client);
+		if (!said && fifo_len(&client->out) == 0) {
+			(void)shutdown(client->fd, SHUT_WR);
+			said = true;
+		}
+		if (wire_fill(client)) {
+			fifo_drop(&client->in, fifo_len(&client->in));
+			continue;
+		}
+		if (now >= until_ms)
+			return;
+		wire_wait(client, NULL, -1, until_ms - now);
+	}
+}
+
+void session_run(const struct session_parts *parts, int fd)
+{
+	struct session *session = xcalloc(1, sizeof(*session));
+	struct err err = ERR_INIT;
+
+	session->parts = parts;
+	session->live = live_get(parts->live);
+	session->conf = session->live->conf;
+	session->lease.fd = -1;
+	wire_init(&session->client, fd);
+	upstream_init(&session->up);
+	if (open_first(session, &err) < 0) {
+		session_bye(session, "421 4.7.0 %s", err.text);
+	} else {
+		session_answer(session, "220 %s relay365-submit ESMTP",
+			       session->up.tenant->smtp_host);
+		relay(session);
+	}
+	if (session->phase == PHASE_BODY)
+		upstream_drop(&session->up);
+	else
+		upstream_close(&session->up);
+	lease_end(&session->lease);
+	linger(session);
+	wire_close(&session->client);
+	live_put(parts->live, &session->live);
+	free(session);
+}
