@@ -34,6 +34,7 @@ enum {
 	TICK_MS = 1000,
 	SWEEP_MS = 60 * 1000,
 	WAKE_MS = 20,
+	STACK_BYTES = 512 * 1024,
 	STOP_MS = 2000, /* for libmilter to end; what is open then was not accepted */
 	/* Longer than libmilter keeps a session without a sign of life. */
 	FORGOTTEN_MS = (SESSION_TIMEOUT_S + 600) * 1000
@@ -105,11 +106,28 @@ static void *run_milter(void *arg)
 	return NULL;
 }
 
+/*
+ * libmilter starts and ends a worker for nearly every message. The C library
+ * keeps the stacks of ended threads for the next ones only up to a total that
+ * five of the usual size use up.
+ */
+static void small_stacks(void)
+{
+	pthread_attr_t attr;
+
+	if (pthread_attr_init(&attr) != 0)
+		return;
+	if (pthread_attr_setstacksize(&attr, STACK_BYTES) == 0)
+		(void)pthread_setattr_default_np(&attr);
+	(void)pthread_attr_destroy(&attr);
+}
+
 static int start_threads(struct program *program, struct err *err)
 {
 	pthread_t milter;
 	int rc;
 
+	small_stacks();
 	program->stop_disk = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	program->stop_watch.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	program->stop_watch.want = LOOP_READ;

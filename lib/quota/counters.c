@@ -1,5 +1,6 @@
 #include "quota/counters.h"
 
+#include "base/hash.h"
 #include "base/xalloc.h"
 
 #include <stddef.h>
@@ -36,28 +37,6 @@ void counters_clear(struct counters *table)
 	memset(table, 0, sizeof(*table));
 }
 
-static uint64_t mix(uint64_t a, uint64_t b)
-{
-	a = (a ^ b) * UINT64_C(0x9fb21c651e98df25);
-	a ^= a >> 32;
-	a *= UINT64_C(0xd6e8feb86659fd93);
-	return a ^ (a >> 29);
-}
-
-/* Eight bytes at a time; without the seed nobody can choose keys that collide. */
-static uint64_t hash_text(const uint64_t seed[2], const char *text, size_t len)
-{
-	uint64_t h = seed[0] ^ len, part;
-
-	for (; len >= sizeof(part); text += sizeof(part), len -= sizeof(part)) {
-		memcpy(&part, text, sizeof(part));
-		h = mix(h, part ^ seed[1]);
-	}
-	part = 0;
-	memcpy(&part, text, len);
-	return mix(mix(h, part ^ seed[1]), seed[0]);
-}
-
 void counters_fold(const char *key, char out[QUOTA_KEY_MAX + 1])
 {
 	static const uint64_t fixed[2] = {UINT64_C(0x243f6a8885a308d3),
@@ -70,15 +49,15 @@ void counters_fold(const char *key, char out[QUOTA_KEY_MAX + 1])
 	if (n < len) {
 		/* Two long keys must not share a counter; the hash must outlive this process. */
 		(void)snprintf(out + QUOTA_KEY_MAX - 17, 18, "#%016llx",
-			       (unsigned long long)hash_text(fixed, key, len));
+			       (unsigned long long)hash_bytes(fixed, key, len));
 	}
 }
 
 static uint64_t hash_name(const struct counters *table, const char *limit_name, const char *key)
 {
-	uint64_t h = hash_text(table->seed, limit_name, strlen(limit_name));
+	uint64_t h = hash_bytes(table->seed, limit_name, strlen(limit_name));
 
-	return mix(h, hash_text(table->seed, key, strlen(key)));
+	return hash_mix(h, hash_bytes(table->seed, key, strlen(key)));
 }
 
 static struct counter *look_up(const struct counters *table, uint64_t hash,
@@ -137,6 +116,7 @@ struct counter *counters_get(struct counters *table, const char *limit_name, con
 	c->name[limit_len] = '/';
 	memcpy(c->name + limit_len + 1, key, key_len + 1);
 	c->key = c->name + limit_len + 1;
+	c->name_len = limit_len + 1 + key_len;
 	c->hash = hash;
 	window_init(&c->window, window_ms);
 	c->next = table->slot[hash & (table->slots - 1)];

@@ -18,6 +18,7 @@ struct counter {
 	unsigned int refs; /* messages that point here: it must stay */
 	bool owed;	   /* the ledger does not have all of it */
 	const char *key;   /* in name, behind the limit's name and "/" */
+	size_t name_len;
 	char name[];
 };
 

@@ -26,6 +26,7 @@ enum statement {
 	ST_FORGET,
 	ST_LOAD,
 	ST_MARK,
+	ST_FOLDED,
 	ST_NEXT,
 	ST_PRUNE,
 	ST_DROP,
@@ -47,13 +48,15 @@ static const char *const sql[ST_COUNT] = {
 		    "ORDER BY id, at_ms",
 	[ST_MARK] = "INSERT OR REPLACE INTO mark (one, at_ms, boot_ms, boot_id) "
 		    "VALUES (1, ?1, ?2, ?3)",
+	[ST_FOLDED] = "INSERT OR REPLACE INTO folded (one, journal) VALUES (1, ?1)",
 	[ST_NEXT] = "SELECT id, window_ms FROM counter WHERE id > ?1 ORDER BY id LIMIT 1",
 	[ST_PRUNE] = "DELETE FROM bucket WHERE counter = ?1 AND at_ms < ?2",
 	[ST_DROP] = "DELETE FROM counter WHERE id = ?1 AND NOT EXISTS "
 		    "(SELECT 1 FROM bucket WHERE counter = ?1)",
 };
 
-static const char schema[] =
+/* A new file begins as the first version did, and then takes the same steps as an old one. */
+static const char first_schema[] =
 	"BEGIN IMMEDIATE;"
 	"CREATE TABLE counter (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,"
 	" window_ms INTEGER NOT NULL);"
@@ -63,13 +66,16 @@ static const char schema[] =
 	" boot_ms INTEGER NOT NULL, boot_id TEXT NOT NULL);"
 	"PRAGMA user_version = 1;"
 	"COMMIT;";
-_Static_assert(LEDGER_SCHEMA == 1, "the schema above says which version it is");
 
-/*
- * How a file of schema i + 1 becomes one of schema i + 2: SQL that ends with
- * setting user_version. Each runs in a transaction of its own.
- */
-static const char *const migrations[LEDGER_SCHEMA] = {NULL};
+/* How a file of schema i + 1 becomes one of schema i + 2. */
+static const char *const migrations[] = {
+	"BEGIN IMMEDIATE;"
+	"CREATE TABLE folded (one INTEGER PRIMARY KEY CHECK (one = 1),"
+	" journal INTEGER NOT NULL);"
+	"PRAGMA user_version = 2;"
+	"COMMIT;",
+};
+_Static_assert(ARRAY_LEN(migrations) == LEDGER_SCHEMA - 1, "a step for each version");
 
 struct ledger {
 	sqlite3 *db;
@@ -190,7 +196,7 @@ static int create(struct ledger *ledger, struct err *err)
 	/* Small pages, as each transaction writes one: half the time of the usual 4096 bytes. */
 	if (connect_to(fresh, &ledger->db, err) == 0 &&
 	    exec(ledger, "PRAGMA page_size = 1024; PRAGMA journal_mode = WAL", err) == 0)
-		rc = exec(ledger, schema, err);
+		rc = exec(ledger, first_schema, err);
 	(void)sqlite3_close(ledger->db);
 	ledger->db = NULL;
 	if (rc == 0 && rename(fresh, ledger->path) < 0)
@@ -289,6 +295,16 @@ static void remember_file(struct ledger *ledger)
 	}
 }
 
+static int read_folded(struct ledger *ledger, struct ledger_news *news, struct err *err)
+{
+	char answer[32];
+
+	if (ask(ledger, "SELECT journal FROM folded", answer, sizeof(answer), err) < 0)
+		return -1;
+	news->folded = strtoull(answer, NULL, 10);
+	return 0;
+}
+
 static int read_mark(struct ledger *ledger, struct ledger_news *news, struct err *err)
 {
 	const unsigned char *boot_id;
@@ -333,7 +349,8 @@ struct ledger *ledger_open(const char *path, struct ledger_news *news_r, struct 
 		if (rc == 0)
 			rc = set_up(ledger, &why);
 	}
-	if (rc < 0 || read_mark(ledger, news_r, &why) < 0) {
+	if (rc < 0 || read_mark(ledger, news_r, &why) < 0 ||
+	    read_folded(ledger, news_r, &why) < 0) {
 		(void)err_set(err, why.class, "%s", why.text);
 		ledger_close(&ledger);
 		return NULL;
@@ -440,6 +457,12 @@ int ledger_forget(struct ledger *ledger, const char *name, struct err *err)
 {
 	(void)sqlite3_bind_text(ledger->st[ST_FORGET], 1, name, -1, SQLITE_STATIC);
 	return run(ledger, ST_FORGET, "write", err);
+}
+
+int ledger_set_folded(struct ledger *ledger, uint64_t journal, struct err *err)
+{
+	(void)sqlite3_bind_int64(ledger->st[ST_FOLDED], 1, (sqlite3_int64)journal);
+	return run(ledger, ST_FOLDED, "write", err);
 }
 
 int ledger_mark(struct ledger *ledger, const struct steady_mark *now, struct err *err)

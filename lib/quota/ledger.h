@@ -1,7 +1,8 @@
 /*
  * What was counted, on disk: a SQLite file in WAL mode, synchronous=NORMAL,
- * one transaction a message, so that after kill -9 nothing that was answered
- * "accepted" is missing. A row is (counter, end of the bucket) -> n.
+ * so that kill -9 takes nothing that was committed. A row is (counter, end of
+ * the bucket) -> n. The milter writes a journal before it (journal.h); what
+ * the ledger has of that, it notes itself.
  *
  * The file belongs to the process that has it open: another one, sqlite3(1)
  * included, is told "database is locked".
@@ -19,7 +20,7 @@
 
 #include <stdbool.h>
 
-#define LEDGER_SCHEMA 1
+#define LEDGER_SCHEMA 2
 #define LEDGER_NAME_MAX 384 /* bytes of a counter's name: limit, "/" and key */
 
 struct ledger;
@@ -31,6 +32,7 @@ struct ledger_news {
 	char damage[256];     /* what was wrong with it */
 	bool has_mark;
 	struct steady_mark mark; /* the clock when it was last written */
+	uint64_t folded;	 /* the last journal that is in it; 0: none */
 };
 
 /*
@@ -51,15 +53,16 @@ int ledger_load(struct ledger *ledger,
 		void *arg, struct err *err);
 
 /*
- * A transaction: begin, add and forget..., commit. When a call fails the
- * transaction is rolled back and nothing of it counts. add() counts n in the
+ * A transaction: begin, add, forget and set_folded..., commit. When a call fails
+ * the transaction is rolled back and nothing of it counts. add() counts n in the
  * bucket of at_ms, whose width follows from the window; forget() drops all that
- * a counter has.
+ * a counter has; set_folded() notes the last journal that is in the ledger.
  */
 int ledger_begin(struct ledger *ledger, struct err *err);
 int ledger_add(struct ledger *ledger, const char *name, int64_t window_ms, int64_t at_ms,
 	       int64_t n, struct err *err);
 int ledger_forget(struct ledger *ledger, const char *name, struct err *err);
+int ledger_set_folded(struct ledger *ledger, uint64_t journal, struct err *err);
 int ledger_commit(struct ledger *ledger, struct err *err);
 void ledger_rollback(struct ledger *ledger);
 

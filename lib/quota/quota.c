@@ -11,7 +11,8 @@ int64_t quota_now(struct quota *quota, int64_t *wall_r)
 
 	if (wall_r != NULL)
 		*wall_r = wall_ms;
-	return steady_now(&quota->steady, wall_ms, clock_boot_ms());
+	quota->boot_ms = clock_boot_ms();
+	return steady_now(&quota->steady, wall_ms, quota->boot_ms);
 }
 
 struct quota *quota_open(const char *ledger_path, const struct quota_limit *limits, size_t count,
@@ -20,7 +21,7 @@ struct quota *quota_open(const char *ledger_path, const struct quota_limit *limi
 	struct quota *quota = xcalloc(1, sizeof(*quota));
 
 	(void)pthread_mutex_init(&quota->lock, NULL);
-	(void)pthread_mutex_init(&quota->ledger_lock, NULL);
+	(void)pthread_mutex_init(&quota->journal_lock, NULL);
 	counters_init(&quota->counters);
 	quota->path = xstrdup(ledger_path);
 	clock_boot_id(quota->boot_id);
@@ -43,7 +44,7 @@ void quota_close(struct quota **quota)
 	free(q->limit);
 	free(q->path);
 	(void)pthread_mutex_destroy(&q->lock);
-	(void)pthread_mutex_destroy(&q->ledger_lock);
+	(void)pthread_mutex_destroy(&q->journal_lock);
 	free(q);
 	*quota = NULL;
 }
@@ -62,14 +63,14 @@ void quota_set_limits(struct quota *quota, const struct quota_limit *limits, siz
 		copy[i].window_ms = window.window_ms; /* within its bounds */
 	}
 	/* Not while a charge is between the disk and the counters: windows may change. */
-	(void)pthread_mutex_lock(&quota->ledger_lock);
+	(void)pthread_mutex_lock(&quota->journal_lock);
 	(void)pthread_mutex_lock(&quota->lock);
 	old = quota->limit;
 	quota->limit = copy;
 	quota->limits = count;
 	counters_link(&quota->counters, copy, count);
 	(void)pthread_mutex_unlock(&quota->lock);
-	(void)pthread_mutex_unlock(&quota->ledger_lock);
+	(void)pthread_mutex_unlock(&quota->journal_lock);
 	free(old);
 }
 
@@ -90,11 +91,12 @@ static struct quota_entry *entry_of(const struct quota_message *message,
 	return NULL;
 }
 
+/* Right after quota_now(). */
 static void hold(struct quota_message *message)
 {
 	struct quota *quota = message->quota;
 
-	message->touched_boot_ms = clock_boot_ms();
+	message->touched_boot_ms = quota->boot_ms;
 	if (message->held)
 		return;
 	message->held = true;
@@ -199,11 +201,28 @@ struct met {
 	size_t count;
 };
 
+/* The counter of a limit and key: mostly the one that the recipient before met as well. */
+static struct counter *counter_for(struct quota_message *message, const struct quota_limit *limit,
+				   const char *key)
+{
+	struct counter *counter;
+
+	for (size_t i = 0; i < message->count; i++) {
+		counter = message->entry[i].counter;
+		if (counter->limit == limit && strcmp(counter->key, key) == 0)
+			return counter;
+	}
+	counter = counters_get(&message->quota->counters, limit->name, key, limit->window_ms,
+			       QUOTA_COUNTERS_MAX);
+	if (counter != NULL)
+		counter->limit = limit;
+	return counter;
+}
+
 /* Adds one limit to what the message meets. Returns -1 when its counter can't be made. */
 static int meet(struct quota_message *message, const struct quota_limit *limit, const char *key,
 		const struct quota_facts *facts, int64_t need, int64_t now_ms, struct met *met)
 {
-	struct quota *quota = message->quota;
 	struct policy_use *use = &met->use[met->count];
 	struct counter *counter;
 	struct quota_entry *mine;
@@ -211,11 +230,9 @@ static int meet(struct quota_message *message, const struct quota_limit *limit, 
 	use->limit = limit;
 	use->key = key;
 	use->need = need;
-	counter = counters_get(&quota->counters, limit->name, key, limit->window_ms,
-			       QUOTA_COUNTERS_MAX);
+	counter = counter_for(message, limit, key);
 	if (counter == NULL)
 		return -1;
-	counter->limit = limit;
 	mine = entry_of(message, counter);
 	if (mine != NULL && (limit->count == QUOTA_MESSAGES || limit->count == QUOTA_BYTES))
 		return 0; /* the first recipient took it for the whole message */
@@ -356,7 +373,7 @@ int quota_charge(struct quota_message *message, bool unstored_too, struct quota_
 	struct quota_use fullest = {"", 0, 0};
 	int rc;
 
-	(void)pthread_mutex_lock(&quota->ledger_lock);
+	(void)pthread_mutex_lock(&quota->journal_lock);
 	(void)pthread_mutex_lock(&quota->lock);
 	set_times(message, quota_now(quota, NULL));
 	(void)pthread_mutex_unlock(&quota->lock);
@@ -367,7 +384,7 @@ int quota_charge(struct quota_message *message, bool unstored_too, struct quota_
 	if (rc == 0 || unstored_too)
 		count_entries(message, rc == 0, &fullest);
 	(void)pthread_mutex_unlock(&quota->lock);
-	(void)pthread_mutex_unlock(&quota->ledger_lock);
+	(void)pthread_mutex_unlock(&quota->journal_lock);
 	if (use_r != NULL)
 		*use_r = fullest;
 	return rc < 0 && unstored_too ? 1 : rc;

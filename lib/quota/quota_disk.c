@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "base/xalloc.h"
+#include "quota/fold.h"
 #include "quota/quota_private.h"
 
 enum {
@@ -10,40 +11,41 @@ enum {
 	OWED_STEP = 128 /* counters written in one transaction */
 };
 
-static void report(struct quota *quota, int rc, const struct err *err)
+/* Tells the first failure, and the end of a series of them. */
+static void report(struct quota *quota, atomic_bool *failing, int rc, const struct err *err)
 {
-	if (rc < 0 && !quota->failing)
-		log_say(EV_LEDGER, "%s", err->text);
-	else if (rc == 0 && quota->failing)
-		log_say(EV_NOTE, "the ledger %s can be written again", quota->path);
-	quota->failing = rc < 0;
-}
+	bool failed = rc < 0;
 
-static int write_entries(struct quota *quota, const struct quota_entry *entries, size_t count,
-			 struct err *err)
-{
-	if (quota->ledger == NULL)
-		return err_set(err, ERR_TEMP, "the ledger %s can't be opened", quota->path);
-	if (ledger_begin(quota->ledger, err) < 0)
-		return -1;
-	for (size_t i = 0; i < count; i++)
-		if (ledger_add(quota->ledger, entries[i].counter->name,
-			       entries[i].counter->window.window_ms, entries[i].at_ms,
-			       entries[i].n, err) < 0)
-			return -1;
-	return ledger_commit(quota->ledger, err);
+	if (atomic_exchange(failing, failed) == failed)
+		return;
+	if (failed)
+		log_say(EV_LEDGER, "%s", err->text);
+	else
+		log_say(EV_NOTE, "the ledger %s can be written again", quota->path);
 }
 
 int quota_write(struct quota *quota, const struct quota_entry *entries, size_t count,
 		struct err *err)
 {
+	struct journal_entry *part;
 	struct err why = ERR_INIT;
 	int rc;
 
 	if (count == 0)
 		return 0;
-	rc = write_entries(quota, entries, count, &why);
-	report(quota, rc, &why);
+	if (quota->journal == NULL)
+		return err_set(err, ERR_TEMP, "the ledger %s is closed", quota->path);
+	part = xcalloc(count, sizeof(*part));
+	for (size_t i = 0; i < count; i++) {
+		const struct counter *counter = entries[i].counter;
+
+		part[i] = (struct journal_entry){counter->name, counter->name_len,
+						 counter->window.window_ms, entries[i].at_ms,
+						 entries[i].n};
+	}
+	rc = journal_append(quota->journal, part, count, &why);
+	free(part);
+	report(quota, &quota->journal_fails, rc, &why);
 	if (rc < 0)
 		(void)err_set(err, why.class, "%s", why.text);
 	return rc;
@@ -100,16 +102,72 @@ static void start_clock(struct quota *quota, const struct ledger_news *news)
 	log_end(&line);
 }
 
+static int fold(struct quota *quota, uint64_t number, struct err *err)
+{
+	if (fold_journal(quota->ledger, quota->journal, number, err) < 0)
+		return -1;
+	quota->folded = number;
+	return 0;
+}
+
+/* Folds what a crash has left, the older file first. */
+static int fold_left(struct quota *quota, struct err *err)
+{
+	uint64_t number[2] = {journal_number(quota->journal, 0),
+			      journal_number(quota->journal, 1)};
+	int older = number[1] < number[0];
+
+	for (int i = 0; i < 2; i++) {
+		uint64_t n = number[older ^ i];
+
+		if (n > quota->folded && fold(quota, n, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+/* The number that comes after all that were used. */
+static uint64_t next_number(const struct quota *quota)
+{
+	return (quota->writing > quota->folded ? quota->writing : quota->folded) + 1;
+}
+
+/* Begins the next file of the journal; the one before can be folded then. */
+static int turn_over(struct quota *quota, struct err *err)
+{
+	if (journal_prepare(quota->journal, next_number(quota), quota->journal_fails, err) < 0)
+		return -1;
+	(void)pthread_mutex_lock(&quota->journal_lock);
+	quota->writing = journal_switch(quota->journal);
+	(void)pthread_mutex_unlock(&quota->journal_lock);
+	return 0;
+}
+
+/* Folds the file that is not written any more, if the ledger does not have it. */
+static int fold_done(struct quota *quota, struct err *err)
+{
+	if (quota->folded + 1 >= quota->writing)
+		return 0;
+	return fold(quota, quota->writing - 1, err);
+}
+
 int quota_disk_open(struct quota *quota, struct err *err)
 {
 	struct ledger_news news;
+	struct err why = ERR_INIT;
 
 	quota->ledger = ledger_open(quota->path, &news, err);
 	if (quota->ledger == NULL)
 		return -1;
 	tell_news(quota, &news);
 	start_clock(quota, &news);
-	return ledger_load(quota->ledger, load_one, quota, err);
+	quota->folded = news.folded;
+	quota->journal = journal_new(quota->path);
+	if (fold_left(quota, err) < 0 || ledger_load(quota->ledger, load_one, quota, err) < 0)
+		return -1;
+	/* With a full disk this fails, and goes on failing until there is room. */
+	report(quota, &quota->journal_fails, turn_over(quota, &why), &why);
+	return 0;
 }
 
 /* Under lock: copies the windows of some counters that owe, which stay marked. */
@@ -162,18 +220,13 @@ static int write_owed(struct quota *quota, const struct owed *owed, struct err *
 	return ledger_commit(quota->ledger, err);
 }
 
-/* Under ledger_lock: writes some of what is owed. Returns 1 when there is more, 0, or -1. */
+/* Under journal_lock, with all of the journal folded. Returns 1 when there is more, 0, or -1. */
 static int pay_some(struct quota *quota, struct err *err)
 {
-	struct owed *owed;
+	struct owed *owed = xmalloc(sizeof(*owed));
 	int rc;
 
 	(void)pthread_mutex_lock(&quota->lock);
-	if (quota->counters.owed == 0) {
-		(void)pthread_mutex_unlock(&quota->lock);
-		return 0;
-	}
-	owed = xmalloc(sizeof(*owed));
 	collect_owed(quota, owed);
 	(void)pthread_mutex_unlock(&quota->lock);
 	rc = write_owed(quota, owed, err);
@@ -191,7 +244,58 @@ static int pay_some(struct quota *quota, struct err *err)
 	return rc;
 }
 
-/* Under ledger_lock: a ledger that was damaged or removed is opened anew, and owed everything. */
+static bool owes(struct quota *quota)
+{
+	bool yes;
+
+	(void)pthread_mutex_lock(&quota->lock);
+	yes = quota->counters.owed > 0;
+	(void)pthread_mutex_unlock(&quota->lock);
+	return yes;
+}
+
+/* Under journal_lock: folds the little that came since the last fold, and pays. */
+static int fold_and_pay(struct quota *quota, struct err *err)
+{
+	if (!journal_is_empty(quota->journal)) {
+		if (journal_prepare(quota->journal, next_number(quota), quota->journal_fails,
+				    err) < 0)
+			return -1;
+		quota->writing = journal_switch(quota->journal);
+		if (fold_done(quota, err) < 0)
+			return -1;
+	}
+	return pay_some(quota, err);
+}
+
+/*
+ * Brings the ledger up to date: with the journal, and with counters whose use
+ * the journal does not have. Those are written as they are in memory, so the
+ * ledger must have all of the journal then, and nothing be appended meanwhile.
+ * Returns 1 when there is more, 0, or -1.
+ */
+static int catch_up(struct quota *quota, struct err *err)
+{
+	int rc;
+
+	if (fold_done(quota, err) < 0)
+		return -1;
+	if (quota->journal_fails || !journal_is_empty(quota->journal)) {
+		if (turn_over(quota, err) < 0)
+			return -1;
+		report(quota, &quota->journal_fails, 0, NULL);
+		if (fold_done(quota, err) < 0)
+			return -1;
+	}
+	if (!owes(quota))
+		return 0;
+	(void)pthread_mutex_lock(&quota->journal_lock);
+	rc = fold_and_pay(quota, err);
+	(void)pthread_mutex_unlock(&quota->journal_lock);
+	return rc;
+}
+
+/* A ledger that was damaged or removed is opened anew, and owed everything. */
 static int reopen(struct quota *quota, struct err *err)
 {
 	struct ledger_news news;
@@ -203,6 +307,7 @@ static int reopen(struct quota *quota, struct err *err)
 	if (quota->ledger == NULL)
 		return -1;
 	tell_news(quota, &news);
+	quota->folded = news.folded;
 	(void)pthread_mutex_lock(&quota->lock);
 	for (size_t i = 0; i < quota->counters.slots; i++)
 		for (struct counter *c = quota->counters.slot[i]; c != NULL; c = c->next)
@@ -211,7 +316,6 @@ static int reopen(struct quota *quota, struct err *err)
 	return 0;
 }
 
-/* Under ledger_lock. */
 static int store_mark(struct quota *quota, struct err *err)
 {
 	struct steady_mark mark;
@@ -224,7 +328,7 @@ static int store_mark(struct quota *quota, struct err *err)
 	return ledger_mark(quota->ledger, &mark, err);
 }
 
-/* One short piece of work under ledger_lock. Returns 1 when there is more, 0, or -1. */
+/* One piece of work. Returns 1 when there is more, 0, or -1. */
 static int tick_step(struct quota *quota, int64_t boot_ms, struct err *err)
 {
 	int64_t now_ms;
@@ -232,11 +336,11 @@ static int tick_step(struct quota *quota, int64_t boot_ms, struct err *err)
 
 	if (reopen(quota, err) < 0)
 		return -1;
-	rc = pay_some(quota, err);
+	rc = catch_up(quota, err);
 	if (rc != 0)
 		return rc;
 	/* After a failure this is also the try that tells whether the disk is well again. */
-	if (quota->failing || quota->marked_boot_ms == 0 ||
+	if (quota->ledger_fails || quota->marked_boot_ms == 0 ||
 	    boot_ms - quota->marked_boot_ms >= MARK_MS) {
 		if (store_mark(quota, err) < 0)
 			return -1;
@@ -255,45 +359,43 @@ static int tick_step(struct quota *quota, int64_t boot_ms, struct err *err)
 
 bool quota_is_failing(struct quota *quota)
 {
-	return atomic_load(&quota->failing);
+	return quota->journal_fails || quota->ledger_fails;
 }
 
 void quota_tick(struct quota *quota)
 {
 	int64_t boot_ms = clock_boot_ms();
-	struct ledger *ledger;
 	struct err err = ERR_INIT;
 	int rc;
 
-	do {
-		(void)pthread_mutex_lock(&quota->ledger_lock);
+	do
 		rc = tick_step(quota, boot_ms, &err);
-		if (rc < 0 || quota->failing)
-			report(quota, rc, &err);
-		ledger = quota->ledger;
-		(void)pthread_mutex_unlock(&quota->ledger_lock);
-	} while (rc == 1);
-	/* Only this thread closes the ledger, so it stays open here. */
-	if (rc == 0 && ledger_checkpoint(ledger, &err) < 0) {
-		(void)pthread_mutex_lock(&quota->ledger_lock);
-		report(quota, -1, &err);
-		(void)pthread_mutex_unlock(&quota->ledger_lock);
-	}
+	while (rc == 1);
+	if (rc == 0)
+		rc = ledger_checkpoint(quota->ledger, &err);
+	if (!quota->journal_fails || rc == 0)
+		report(quota, &quota->ledger_fails, rc, &err);
+}
+
+static int write_rest(struct quota *quota, struct err *err)
+{
+	int rc = fold_done(quota, err);
+
+	if (rc == 0 && quota->writing > quota->folded)
+		rc = fold(quota, quota->writing, err);
+	for (bool more = rc == 0 && owes(quota); more; more = rc == 1)
+		rc = pay_some(quota, err);
+	return rc == 0 ? store_mark(quota, err) : rc;
 }
 
 void quota_shut(struct quota *quota)
 {
 	struct err err = ERR_INIT;
-	int rc = 1;
 
-	(void)pthread_mutex_lock(&quota->ledger_lock);
-	if (quota->ledger != NULL) {
-		while (rc == 1)
-			rc = pay_some(quota, &err);
-		if (rc == 0)
-			rc = store_mark(quota, &err);
-		report(quota, rc, &err);
-		ledger_close(&quota->ledger);
-	}
-	(void)pthread_mutex_unlock(&quota->ledger_lock);
+	(void)pthread_mutex_lock(&quota->journal_lock);
+	if (quota->ledger != NULL)
+		report(quota, &quota->ledger_fails, write_rest(quota, &err), &err);
+	ledger_close(&quota->ledger);
+	journal_free(&quota->journal);
+	(void)pthread_mutex_unlock(&quota->journal_lock);
 }

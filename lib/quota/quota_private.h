@@ -1,17 +1,19 @@
 /*
- * What quota.c (limits and reservations) and quota_disk.c (the ledger) share.
+ * What quota.c (limits and reservations) and quota_disk.c (the disk) share.
  *
- * Two locks, ledger_lock always taken first. lock guards the counters, the
+ * Two locks, journal_lock always taken first. lock guards the counters, the
  * clock and the messages, and is never held over a system call that may block.
- * ledger_lock guards the ledger, and is held from the start of a transaction
- * until the counters agree with it, so that whoever holds both sees the same
- * numbers in memory and on disk (but for counters that owe).
+ * journal_lock guards the journal, and is held from the write of a record until
+ * the counters agree with it, so that whoever holds both sees the same numbers
+ * in memory and on disk (but for counters that owe). The ledger belongs to the
+ * thread that ticks.
  */
 #ifndef RELAY365_QUOTA_QUOTA_PRIVATE_H
 #define RELAY365_QUOTA_QUOTA_PRIVATE_H
 
 #include "base/clock.h"
 #include "quota/counters.h"
+#include "quota/journal.h"
 #include "quota/ledger.h"
 #include "quota/quota.h"
 
@@ -41,15 +43,20 @@ struct quota {
 	struct quota_limit *limit;
 	size_t limits;
 	struct steady steady;
+	int64_t boot_ms; /* the boot clock at the last quota_now() */
 	char boot_id[40];
 	struct quota_message *messages; /* those that hold something */
 
-	pthread_mutex_t ledger_lock;
-	struct ledger *ledger; /* NULL: lost, and not opened again yet */
+	pthread_mutex_t journal_lock;
+	struct journal *journal; /* NULL: shut */
 	char *path;
-	atomic_bool failing; /* the last write failed, and was reported */
+	/* The last write failed, and that was reported. */
+	atomic_bool journal_fails, ledger_fails;
 
 	/* Only quota_tick()'s thread. */
+	struct ledger *ledger; /* NULL: lost, and not opened again yet */
+	uint64_t folded;       /* the last journal that the ledger has */
+	uint64_t writing;      /* the journal that is appended to */
 	int64_t marked_boot_ms, maintained_boot_ms;
 	bool maintaining;
 	size_t owed_slot; /* where to look on for counters that owe */
@@ -60,11 +67,11 @@ int64_t quota_now(struct quota *quota, int64_t *wall_r);
 void quota_fill_row(struct counter *counter, int64_t now_ms, int64_t wall_ms,
 		    struct quota_row *row_r);
 
-/* Under ledger_lock: writes a transaction of these entries. */
+/* Under journal_lock: writes a record of these entries. */
 int quota_write(struct quota *quota, const struct quota_entry *entries, size_t count,
 		struct err *err);
 
-/* Opens the ledger and reads it into the (empty) counters. */
+/* Opens ledger and journal and reads them into the (empty) counters. */
 int quota_disk_open(struct quota *quota, struct err *err);
 
 #endif

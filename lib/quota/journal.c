@@ -1,0 +1,297 @@
+#include "quota/journal.h"
+
+#include "base/hash.h"
+#include "base/xalloc.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <unistd.h>
+
+enum {
+	NAME_MAX_LEN = 1024,
+	BLOCK = 1 << 20, /* bytes read at once */
+	BLOCK_ENTRIES = 64 * 1024,
+	PROBE = 64 * 1024 /* bytes that must be free when a disk is to be well again */
+};
+
+static const char magic[8] = {'R', '3', '6', '5', 'J', 'R', 'N', '1'};
+
+struct head {
+	char magic[8];
+	uint64_t number;
+	uint64_t check; /* of number */
+};
+
+/* Before each record: what follows, and the checksum of that and of its place. */
+struct record {
+	uint32_t len;
+	uint32_t count;
+	uint64_t check;
+};
+
+/* Before each name. */
+struct item {
+	int64_t window_ms, at_ms, n;
+	uint64_t name_len;
+};
+
+struct journal {
+	char *path[2];
+	int fd[2];	   /* -1: not open */
+	uint64_t number;   /* of the file that is appended to; 0: none */
+	uint64_t prepared; /* 0: none */
+	off_t end;	   /* where the next record goes */
+	atomic_bool has_records;
+	unsigned char *record; /* room to put one together */
+	size_t cap;
+};
+
+struct journal *journal_new(const char *path)
+{
+	struct journal *journal = xcalloc(1, sizeof(*journal));
+
+	for (int i = 0; i < 2; i++) {
+		journal->path[i] = xasprintf("%s.recent-%d", path, i);
+		journal->fd[i] = -1;
+	}
+	return journal;
+}
+
+void journal_free(struct journal **journal)
+{
+	struct journal *j = *journal;
+
+	if (j == NULL)
+		return;
+	for (int i = 0; i < 2; i++) {
+		if (j->fd[i] >= 0)
+			(void)close(j->fd[i]);
+		free(j->path[i]);
+	}
+	free(j->record);
+	free(j);
+	*journal = NULL;
+}
+
+/* The checksum of bytes that lie at a place of the file with this number. */
+static uint64_t check(uint64_t number, off_t place, const void *data, size_t len)
+{
+	uint64_t seed[2] = {number, (uint64_t)place};
+
+	return hash_bytes(seed, data, len);
+}
+
+static int open_slot(struct journal *journal, int slot)
+{
+	if (journal->fd[slot] < 0)
+		journal->fd[slot] = open(journal->path[slot], O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	return journal->fd[slot];
+}
+
+uint64_t journal_number(struct journal *journal, int slot)
+{
+	int fd = open_slot(journal, slot);
+	struct head head;
+
+	if (fd < 0 || pread(fd, &head, sizeof(head), 0) != (ssize_t)sizeof(head) ||
+	    memcmp(head.magic, magic, sizeof(magic)) != 0 ||
+	    head.check != check(head.number, 0, &head.number, sizeof(head.number)) ||
+	    (head.number & 1) != (uint64_t)slot)
+		return 0;
+	return head.number;
+}
+
+static int write_whole(int fd, const void *data, size_t len, off_t at)
+{
+	ssize_t n = pwrite(fd, data, len, at);
+
+	if (n == (ssize_t)len)
+		return 0;
+	if (n >= 0)
+		errno = ENOSPC; /* a part of it: what a disk that is nearly full does */
+	return -1;
+}
+
+static int cannot(const struct journal *journal, const char *what, int slot, struct err *err)
+{
+	return err_set(err, ERR_TEMP, "cannot %s the ledger's %s: %s", what, journal->path[slot],
+		       errno == ENOSPC || errno == EDQUOT ? "the disk is full" : err_no(errno));
+}
+
+int journal_prepare(struct journal *journal, uint64_t number, bool probe, struct err *err)
+{
+	struct head head = {.number = number};
+	off_t room = probe ? journal->end + PROBE : 0;
+	int slot = (int)(number & 1), fd;
+
+	/* Always anew: somebody may have removed the file that is open. */
+	if (journal->fd[slot] >= 0)
+		(void)close(journal->fd[slot]);
+	fd = open(journal->path[slot], O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	journal->fd[slot] = fd;
+	if (fd < 0)
+		return cannot(journal, "open", slot, err);
+	memcpy(head.magic, magic, sizeof(magic));
+	head.check = check(number, 0, &head.number, sizeof(head.number));
+	errno = room > 0 ? posix_fallocate(fd, 0, room) : 0; /* zeros are no record */
+	if (errno != 0 || write_whole(fd, &head, sizeof(head), 0) < 0)
+		return cannot(journal, "write", slot, err);
+	journal->prepared = number;
+	return 0;
+}
+
+uint64_t journal_switch(struct journal *journal)
+{
+	journal->number = journal->prepared;
+	journal->end = sizeof(struct head);
+	journal->has_records = false;
+	return journal->number;
+}
+
+bool journal_is_empty(const struct journal *journal)
+{
+	return !journal->has_records;
+}
+
+static size_t put_together(struct journal *journal, const struct journal_entry *entries,
+			   size_t count)
+{
+	size_t len = sizeof(struct record), at;
+
+	for (size_t i = 0; i < count; i++)
+		len += sizeof(struct item) + entries[i].name_len;
+	if (len > journal->cap) {
+		journal->cap = 2 * len;
+		journal->record = xreallocarray(journal->record, journal->cap, 1);
+	}
+	at = sizeof(struct record);
+	for (size_t i = 0; i < count; i++) {
+		const struct journal_entry *e = &entries[i];
+		struct item item = {e->window_ms, e->at_ms, e->n, e->name_len};
+
+		memcpy(journal->record + at, &item, sizeof(item));
+		memcpy(journal->record + at + sizeof(item), e->name, e->name_len);
+		at += sizeof(item) + e->name_len;
+	}
+	return len;
+}
+
+int journal_append(struct journal *journal, const struct journal_entry *entries, size_t count,
+		   struct err *err)
+{
+	int slot = (int)(journal->number & 1);
+	struct record head = {.count = (uint32_t)count};
+	size_t len;
+
+	if (journal->number == 0 || count > JOURNAL_ENTRIES_MAX)
+		return err_set(err, ERR_TEMP, "cannot write %s now", journal->path[slot]);
+	for (size_t i = 0; i < count; i++)
+		if (entries[i].name_len > NAME_MAX_LEN)
+			return err_set(err, ERR_TEMP, "a counter's name is too long");
+	len = put_together(journal, entries, count);
+	head.len = (uint32_t)(len - sizeof(head));
+	head.check =
+		check(journal->number, journal->end, journal->record + sizeof(head), head.len);
+	memcpy(journal->record, &head, sizeof(head));
+	/* After a part of a record the next one goes to the same place. */
+	if (write_whole(journal->fd[slot], journal->record, len, journal->end) < 0)
+		return cannot(journal, "write", slot, err);
+	journal->end += (off_t)len;
+	journal->has_records = true;
+	return 0;
+}
+
+/* A record's entries, without copying names. Returns their number, or 0 when it is not sound. */
+static size_t take_apart(const unsigned char *data, size_t len, size_t count,
+			 struct journal_entry *entries)
+{
+	size_t at = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		struct item item;
+
+		if (len - at < sizeof(item))
+			return 0;
+		memcpy(&item, data + at, sizeof(item));
+		at += sizeof(item);
+		if (item.name_len > NAME_MAX_LEN || item.name_len > len - at)
+			return 0;
+		entries[i] = (struct journal_entry){(const char *)data + at, item.name_len,
+						    item.window_ms, item.at_ms, item.n};
+		at += item.name_len;
+	}
+	return at == len ? count : 0;
+}
+
+struct block {
+	unsigned char *data;
+	size_t len;  /* bytes in data */
+	size_t used; /* of them, in records that were taken apart */
+	off_t place; /* of data in the file */
+	bool torn;   /* what follows is no whole record */
+	struct journal_entry *entry;
+	size_t count;
+};
+
+/* Takes whole records apart until the block, or the room for entries, ends. */
+static void take_records(struct block *block, uint64_t number)
+{
+	struct record head;
+
+	block->count = 0;
+	while (block->len - block->used >= sizeof(head)) {
+		const unsigned char *data = block->data + block->used + sizeof(head);
+		size_t n;
+
+		memcpy(&head, block->data + block->used, sizeof(head));
+		if (head.len > BLOCK - sizeof(head) || head.count > JOURNAL_ENTRIES_MAX) {
+			block->torn = true;
+			return;
+		}
+		if (head.len > block->len - block->used - sizeof(head) ||
+		    head.count > BLOCK_ENTRIES - block->count)
+			return; /* with the next block */
+		n = take_apart(data, head.len, head.count, block->entry + block->count);
+		if (n == 0 || head.check != check(number, block->place + (off_t)block->used, data,
+						  head.len)) {
+			block->torn = true;
+			return;
+		}
+		block->count += n;
+		block->used += sizeof(head) + head.len;
+	}
+}
+
+int journal_read(struct journal *journal, uint64_t number,
+		 int (*each)(void *arg, const struct journal_entry *entries, size_t count,
+			     struct err *err),
+		 void *arg, struct err *err)
+{
+	int slot = (int)(number & 1), fd, rc = 0;
+	struct block block = {.place = sizeof(struct head)};
+
+	if (journal_number(journal, slot) != number)
+		return 0;
+	fd = journal->fd[slot];
+	block.data = xmalloc(BLOCK);
+	block.entry = xcalloc(BLOCK_ENTRIES, sizeof(*block.entry));
+	while (rc == 0 && !block.torn) {
+		ssize_t n = pread(fd, block.data, BLOCK, block.place);
+
+		if (n < 0)
+			rc = cannot(journal, "read", slot, err);
+		if (n <= 0)
+			break;
+		block.len = (size_t)n;
+		block.used = 0;
+		take_records(&block, number);
+		if (block.used == 0)
+			break; /* the end, or a part of a record */
+		rc = each(arg, block.entry, block.count, err);
+		block.place += (off_t)block.used;
+	}
+	free(block.entry);
+	free(block.data);
+	return rc;
+}
