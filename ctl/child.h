@@ -1,4 +1,4 @@
-/* A shell command, run to its end within a time, with what it prints bounded. */
+/* A program or shell command, run to its end within a time, with what it prints bounded. */
 #ifndef RELAY365_CTL_CHILD_H
 #define RELAY365_CTL_CHILD_H
 
@@ -11,5 +11,12 @@
  * was killed, or had to be after timeout_ms.
  */
 int child_run(const char *command, const char *input, struct buf *output, int timeout_ms);
+
+/*
+ * The same for a program, found by PATH and given its arguments (the last is
+ * NULL). errors (NULL: ours) gets its standard error.
+ */
+int child_exec(const char *const argv[], const char *input, struct buf *output,
+	       struct buf *errors, int timeout_ms);
 
 #endif

@@ -46,11 +46,13 @@ static const char *system_ca_file(void)
 	return access(debian, R_OK) < 0 && access(fedora, R_OK) == 0 ? fedora : debian;
 }
 
-static void add_service(struct buf *text, const struct conf_mailbox *mailbox, const char *folder)
+static void add_service(struct buf *text, const struct conf_mailbox *mailbox, char chroot,
+			const char *folder)
 {
 	const struct conf_tenant *tenant = mailbox->tenant;
 
-	(void)buf_addf(text, CONF_TRANSPORT_PREFIX "%s unix - - y - - smtp\n", mailbox->name);
+	(void)buf_addf(text, CONF_TRANSPORT_PREFIX "%s unix - - %c - - smtp\n", mailbox->name,
+		       chroot);
 	(void)buf_addf(text,
 		       "    -o smtp_sasl_auth_enable=yes\n"
 		       "    -o smtp_sasl_mechanism_filter=xoauth2\n"
@@ -76,12 +78,12 @@ static void add_service(struct buf *text, const struct conf_mailbox *mailbox, co
 		folder, mailbox->name);
 }
 
-void generate_master(const struct conf *conf, struct buf *text)
+void generate_master(const struct conf *conf, char chroot, struct buf *text)
 {
 	char *folder = generate_folder(conf);
 
 	for (size_t i = 0; i < conf->mailboxes; i++)
-		add_service(text, &conf->mailbox[i], folder);
+		add_service(text, &conf->mailbox[i], chroot, folder);
 	free(folder);
 }
 
@@ -134,11 +136,7 @@ static char *inet_name(const char *given)
 			 at + 1, (int)(at - given), given);
 }
 
-/*
- * The milter as smtpd_milters names it. A socket in a queue directory is named
- * from there: smtpd(8) finds it with and without chroot.
- */
-static char *milter_name(const struct conf *conf)
+char *generate_milter(const struct conf *conf)
 {
 	const char *socket = conf->milter_socket;
 	const char *path = strchr(socket, '/');
@@ -167,7 +165,7 @@ void generate_main(const struct conf *conf,
 {
 	struct buf value = BUF_INIT(4096);
 	char *folder = generate_folder(conf);
-	char *milter = milter_name(conf);
+	char *milter = generate_milter(conf);
 
 	(void)buf_addf(&value, "texthash:%s/sender_transport", folder);
 	each(arg, "sender_dependent_default_transport_maps", buf_text(&value), false);

@@ -14,8 +14,17 @@
 /* Where the generated files go: the folder of relay365.conf, with "/postfix". */
 char *generate_folder(const struct conf *conf);
 
-/* master.cf: one service for each mailbox. */
-void generate_master(const struct conf *conf, struct buf *text);
+/*
+ * master.cf: one service for each mailbox. chroot: what stands in that column,
+ * 'y', 'n' or '-', as for the smtp service that is there.
+ */
+void generate_master(const struct conf *conf, char chroot, struct buf *text);
+
+/*
+ * The milter as smtpd_milters names it; the caller frees. A socket in a queue
+ * directory is named from there: smtpd(8) finds it with and without chroot.
+ */
+char *generate_milter(const struct conf *conf);
 
 /*
  * main.cf parameters, one call each. add: an entry for a list that the admin

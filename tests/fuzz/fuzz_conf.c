@@ -53,7 +53,7 @@ static void check(const struct conf *conf)
 		must(conf_mailbox_by_address(conf, mailbox->address) == mailbox);
 		must(conf_transaction_recipients(mailbox) >= 1);
 	}
-	generate_master(conf, &text);
+	generate_master(conf, 'y', &text);
 	generate_sender_transport(conf, &text);
 	generate_main(conf, on_parameter, NULL);
 	buf_clear(&text);

@@ -136,7 +136,7 @@ static void test_master(void **state)
 	int lines = 0;
 
 	(void)state;
-	generate_master(conf, &master);
+	generate_master(conf, 'y', &master);
 	service_of(buf_text(&master), "relay", service, sizeof(service));
 	check_both(service, "relay");
 	has(service, "static:relay@contoso.com:unix:relay365/token\n");
