@@ -31,6 +31,7 @@ struct ctl {
 };
 
 int ctl_alarm(const struct ctl *ctl);
+int ctl_authorize(const struct ctl *ctl);
 int ctl_check(const struct ctl *ctl);
 int ctl_explain(const struct ctl *ctl);
 int ctl_limits(const struct ctl *ctl);

@@ -15,6 +15,8 @@ static const struct command {
 	bool alone; /* needs no configuration: ctl->conf is NULL */
 } commands[] = {
 	{"alarm", "", "tell of an incident, which the daemons hand over", ctl_alarm, false},
+	{"authorize", "MAILBOX", "sign in for a mailbox of a delegated tenant: [--browser]",
+	 ctl_authorize, false},
 	{"check", "", "read the configuration and say what is wrong with it", ctl_check, false},
 	{"status", "", "tokens, what was accepted and delivered, and the limits", ctl_status,
 	 false},
@@ -35,7 +37,7 @@ static void usage(FILE *to)
 {
 	(void)fputs("usage: relay365 [-c FILE] [--json] COMMAND [ARGUMENT...]\n\n", to);
 	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
-		(void)fprintf(to, "  %-7s %-9s  %s\n", commands[i].name, commands[i].arguments,
+		(void)fprintf(to, "  %-9s %-11s  %s\n", commands[i].name, commands[i].arguments,
 			      commands[i].doc);
 	(void)fputs("\nExit status: 0 well, 1 a problem found, 2 usage, 75 try later, 78 "
 		    "configuration.\n"

@@ -24,13 +24,18 @@ static void add_token(struct buf *text, const cJSON *token)
 {
 	const cJSON *error = get(token, "last_error");
 
-	(void)buf_addf(text, "  %-16s %-9s %s", ctl_text(token, "tenant"),
-		       ctl_text(token, "state"), ctl_text(token, "grant"));
+	(void)buf_addf(
+		text, "  %-16s %-9s %s",
+		ctl_text(token, ctl_text(token, "mailbox")[0] == '\0' ? "tenant" : "mailbox"),
+		ctl_text(token, "state"), ctl_text(token, "grant"));
 	if (ctl_text(token, "expires_at")[0] != '\0') {
 		(void)buf_addf(text, ", expires %s in ", ctl_text(token, "expires_at"));
 		add_duration(text, ctl_number(token, "expires_in_s"));
 	}
 	(void)buf_adds(text, "\n");
+	if (ctl_text(get(token, "claims"), "wrong")[0] != '\0')
+		(void)buf_addf(text, "    Exchange will refuse it: %s\n",
+			       ctl_text(get(token, "claims"), "wrong"));
 	if (error == NULL)
 		return;
 	(void)buf_addf(text, "    last error %s: %s; next try in ", ctl_text(error, "at"),

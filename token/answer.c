@@ -120,6 +120,22 @@ static bool is_token(const char *text)
 	return n > 0 && n <= ANSWER_TOKEN_MAX && strspn(text, allowed) == n;
 }
 
+/* RFC 6749, appendix A.17: printable ASCII. One that can't be kept is as good as none. */
+static void take_refresh(const cJSON *object, struct answer *answer)
+{
+	cJSON *item = cJSON_GetObjectItemCaseSensitive(object, "refresh_token");
+	size_t n = 0;
+
+	if (!cJSON_IsString(item))
+		return;
+	while (item->valuestring[n] >= ' ' && item->valuestring[n] <= '~')
+		n++;
+	if (n > 0 && n <= ANSWER_TOKEN_MAX && item->valuestring[n] == '\0' &&
+	    secret_set(&answer->refresh, item->valuestring, n) < 0)
+		fail(answer, false, EXPLAIN_TRANSIENT, "no memory for the refresh token");
+	explicit_bzero(item->valuestring, strlen(item->valuestring));
+}
+
 static void take_token(const cJSON *object, struct answer *answer)
 {
 	cJSON *item = cJSON_GetObjectItemCaseSensitive(object, "access_token");
@@ -138,6 +154,8 @@ static void take_token(const cJSON *object, struct answer *answer)
 	if (answer->expires_in_s == 0)
 		answer->expires_in_s = ANSWER_LIFETIME_S;
 	answer->refresh_in_s = number_of(object, "refresh_in");
+	if (answer->ok)
+		take_refresh(object, answer);
 }
 
 void answer_parse(const struct http_answer *http, struct answer *answer)
@@ -173,4 +191,10 @@ void answer_parse(const struct http_answer *http, struct answer *answer)
 		fail(answer, false, EXPLAIN_TRANSIENT, text);
 	}
 	cJSON_Delete(json);
+}
+
+void answer_clear(struct answer *answer)
+{
+	secret_clear(&answer->token);
+	secret_clear(&answer->refresh);
 }

@@ -21,7 +21,8 @@ struct answer {
 	/* with ok */
 	struct secret token;
 	int64_t expires_in_s;
-	int64_t refresh_in_s; /* 0: not given */
+	int64_t refresh_in_s;  /* 0: not given */
+	struct secret refresh; /* refresh token; not set: none came */
 	/* without */
 	bool permanent; /* until an admin acts */
 	enum explain_class class;
@@ -33,7 +34,10 @@ struct answer {
 	const char *action;	/* what to do alone; a constant, "" when nothing is known */
 };
 
-/* Fills answer_r, whose token is the caller's to clear. */
+/* Fills answer_r, which is the caller's to clear. */
 void answer_parse(const struct http_answer *http, struct answer *answer_r);
+
+/* Wipes the tokens. */
+void answer_clear(struct answer *answer);
 
 #endif

@@ -1,48 +1,20 @@
 #include "token/grant.h"
 
 #include "token/assertion.h"
+#include "token/form.h"
 
-#include "base/buf.h"
 #include "base/file.h"
 
 #include <sys/stat.h>
 
 enum { FORM_MAX = 60000 };
 
-/* Every byte but the unreserved ones of RFC 3986 is percent-encoded. */
-static int add_encoded(struct buf *form, const char *value, size_t len)
+static bool is_set(const char *text)
 {
-	static const char unreserved[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-					 "0123456789-._~";
-
-	for (size_t i = 0; i < len; i++) {
-		char hex[4];
-
-		if (value[i] != '\0' && strchr(unreserved, value[i]) != NULL) {
-			if (buf_add(form, &value[i], 1) < 0)
-				return -1;
-			continue;
-		}
-		(void)snprintf(hex, sizeof(hex), "%%%02X", (unsigned char)value[i]);
-		if (buf_add(form, hex, 3) < 0)
-			return -1;
-	}
-	return 0;
+	return text != NULL && text[0] != '\0';
 }
 
-static int add_field(struct buf *form, const char *name, const char *value, size_t len)
-{
-	if (form->len > 0 && buf_add(form, "&", 1) < 0)
-		return -1;
-	if (buf_adds(form, name) < 0 || buf_add(form, "=", 1) < 0)
-		return -1;
-	return add_encoded(form, value, len);
-}
-
-static int add_text(struct buf *form, const char *name, const char *value)
-{
-	return add_field(form, name, value, strlen(value));
-}
+/* ---- the application's credential ---- */
 
 static int add_secret(struct buf *form, const struct conf_tenant *tenant, struct err *err)
 {
@@ -55,7 +27,7 @@ static int add_secret(struct buf *form, const struct conf_tenant *tenant, struct
 	if (!secret_is_set(&secret))
 		err_set(err, ERR_CONFIG, "%s is empty; put the client secret's value into it",
 			tenant->secret_file);
-	else if (add_field(form, "client_secret", secret.data, secret.len) == 0)
+	else if (form_add(form, "client_secret", secret.data, secret.len) == 0)
 		result = 0;
 	else
 		err_set(err, ERR_CONFIG, "%s is too large for a client secret",
@@ -64,59 +36,211 @@ static int add_secret(struct buf *form, const struct conf_tenant *tenant, struct
 	return result;
 }
 
-static int add_assertion(struct buf *form, const struct conf_tenant *tenant, int64_t now_wall_ms,
+static int add_jwt(struct buf *form, const struct secret *jwt, struct err *err)
+{
+	if (form_add_text(form, "client_assertion_type",
+			  "urn:ietf:params:oauth:client-assertion-type:jwt-bearer") == 0 &&
+	    form_add(form, "client_assertion", jwt->data, jwt->len) == 0)
+		return 0;
+	return err_set(err, ERR_PERM, "the assertion is too large");
+}
+
+static int add_assertion(struct buf *form, const struct grant *grant, int64_t now_wall_ms,
 			 struct err *err)
 {
-	const struct assertion assertion = {tenant->certificate, tenant->private_key,
-					    tenant->token_endpoint, tenant->client_id};
+	const struct conf_tenant *tenant = grant->tenant;
+	const struct assertion assertion = {
+		.certificate = grant->next ? tenant->next_certificate : tenant->certificate,
+		.private_key = grant->next ? tenant->next_private_key : tenant->private_key,
+		.passphrase_file = tenant->passphrase_file,
+		.rs256 = tenant->signature_rs256,
+		.audience = tenant->token_endpoint,
+		.client_id = tenant->client_id};
 	struct secret jwt = SECRET_INIT;
 	int result = -1;
 
-	if (assertion_make(&assertion, now_wall_ms / 1000, &jwt, err) < 0)
-		return -1;
-	if (add_text(form, "client_assertion_type",
-		     "urn:ietf:params:oauth:client-assertion-type:jwt-bearer") == 0 &&
-	    add_field(form, "client_assertion", jwt.data, jwt.len) == 0)
-		result = 0;
-	else
-		err_set(err, ERR_PERM, "the signed assertion is too large");
+	if (assertion_make(&assertion, now_wall_ms / 1000, &jwt, err) == 0)
+		result = add_jwt(form, &jwt, err);
 	secret_clear(&jwt);
 	return result;
 }
 
-int grant_form(const struct conf_tenant *tenant, int64_t now_wall_ms, struct secret *form_r,
-	       struct err *err)
+/* Read each time: its issuer replaces it before it ends. */
+static int add_federated(struct buf *form, const struct conf_tenant *tenant, struct err *err)
 {
-	struct buf form = BUF_INIT(FORM_MAX);
+	const char *path = tenant->federated_token_file;
+	struct secret jwt = SECRET_INIT;
 	int result = -1;
 
-	if (add_text(&form, "grant_type", "client_credentials") < 0 ||
-	    add_text(&form, "client_id", tenant->client_id) < 0 ||
-	    add_text(&form, "scope", tenant->scope) < 0) {
-		err_set(err, ERR_CONFIG, "client_id or scope is too long");
-		goto out;
-	}
-	if (tenant->secret_file[0] != '\0')
-		result = add_secret(&form, tenant, err);
+	if (file_read_secret(path, &jwt, err) < 0)
+		return -1;
+	secret_trim(&jwt);
+	if (secret_is_set(&jwt) && strlen(jwt.data) == jwt.len && strchr(jwt.data, '.') != NULL &&
+	    jwt.data[strcspn(jwt.data, " \t\r\n")] == '\0')
+		result = add_jwt(form, &jwt, err);
 	else
-		result = add_assertion(&form, tenant, now_wall_ms, err);
-	if (result == 0 && secret_set(form_r, buf_text(&form), form.len) < 0)
-		result = err_set(err, ERR_TEMP, "no memory for the request");
-out:
-	buf_clear(&form);
+		err_set(err, ERR_CONFIG, "%s holds no token; is whoever should renew it running?",
+			path);
+	secret_clear(&jwt);
 	return result;
 }
 
+static int add_credential(struct buf *form, const struct grant *grant, int64_t now_wall_ms,
+			  struct err *err)
+{
+	const struct conf_tenant *tenant = grant->tenant;
+
+	if (is_set(tenant->secret_file))
+		return add_secret(form, tenant, err);
+	if (is_set(tenant->federated_token_file))
+		return add_federated(form, tenant, err);
+	if (is_set(tenant->certificate))
+		return add_assertion(form, grant, now_wall_ms, err);
+	return 0; /* a public client, for which users sign in */
+}
+
+/* ---- requests ---- */
+
+static int add_head(struct buf *form, const struct conf_tenant *tenant, const char *type,
+		    bool scope, struct err *err)
+{
+	if ((type == NULL || form_add_text(form, "grant_type", type) == 0) &&
+	    form_add_text(form, "client_id", tenant->client_id) == 0 &&
+	    (!scope || form_add_text(form, "scope", tenant->scope) == 0))
+		return 0;
+	return err_set(err, ERR_CONFIG, "client_id or scope is too long");
+}
+
+/* Hands the form over, if all went well, and wipes it. */
+static int finish(struct buf *form, int result, struct secret *form_r, struct err *err)
+{
+	if (result == 0 && secret_set(form_r, buf_text(form), form->len) < 0)
+		result = err_set(err, ERR_TEMP, "no memory for the request");
+	buf_clear(form);
+	return result;
+}
+
+int grant_form(const struct grant *grant, int64_t now_wall_ms, struct secret *form_r,
+	       struct err *err)
+{
+	const char *type = grant->tenant->delegated ? "refresh_token" : "client_credentials";
+	struct buf form = BUF_INIT(FORM_MAX);
+	int result = add_head(&form, grant->tenant, type, true, err);
+
+	if (result == 0 && grant->tenant->delegated &&
+	    (grant->refresh == NULL ||
+	     form_add(&form, "refresh_token", grant->refresh->data, grant->refresh->len) < 0))
+		result = err_set(err, ERR_PERM, "there is no refresh token of usual size");
+	if (result == 0)
+		result = add_credential(&form, grant, now_wall_ms, err);
+	return finish(&form, result, form_r, err);
+}
+
+int grant_device_form(const struct conf_tenant *tenant, struct secret *form_r, struct err *err)
+{
+	struct buf form = BUF_INIT(FORM_MAX);
+
+	return finish(&form, add_head(&form, tenant, NULL, true, err), form_r, err);
+}
+
+int grant_device_poll_form(const struct grant *grant, const struct secret *device_code,
+			   int64_t now_wall_ms, struct secret *form_r, struct err *err)
+{
+	struct buf form = BUF_INIT(FORM_MAX);
+	int result = add_head(&form, grant->tenant,
+			      "urn:ietf:params:oauth:grant-type:device_code", false, err);
+
+	if (result == 0 &&
+	    form_add(&form, "device_code", device_code->data, device_code->len) < 0)
+		result = err_set(err, ERR_PERM, "the device code is too long");
+	if (result == 0)
+		result = add_credential(&form, grant, now_wall_ms, err);
+	return finish(&form, result, form_r, err);
+}
+
+int grant_code_form(const struct grant *grant, const char *code, const char *verifier,
+		    int64_t now_wall_ms, struct secret *form_r, struct err *err)
+{
+	struct buf form = BUF_INIT(FORM_MAX);
+	int result = add_head(&form, grant->tenant, "authorization_code", true, err);
+
+	if (result == 0 && (form_add_text(&form, "code", code) < 0 ||
+			    form_add_text(&form, "redirect_uri", GRANT_REDIRECT) < 0 ||
+			    form_add_text(&form, "code_verifier", verifier) < 0))
+		result = err_set(err, ERR_PERM, "the code is too long");
+	if (result == 0)
+		result = add_credential(&form, grant, now_wall_ms, err);
+	return finish(&form, result, form_r, err);
+}
+
+/* ---- URLs ---- */
+
+static int put_url(const char *endpoint, struct buf *query, char url_r[GRANT_URL_MAX],
+		   struct err *err)
+{
+	int n = query->overflowed
+			? -1
+			: snprintf(url_r, GRANT_URL_MAX, "%s%s%s", endpoint,
+				   strchr(endpoint, '?') == NULL ? "?" : "&", buf_text(query));
+
+	buf_clear(query);
+	return n >= 0 && n < GRANT_URL_MAX
+		       ? 0
+		       : err_set(err, ERR_CONFIG, "the endpoint or the scope is too long");
+}
+
+int grant_managed_url(const struct conf_tenant *tenant, char url_r[GRANT_URL_MAX],
+		      struct err *err)
+{
+	static const char suffix[] = "/.default";
+	size_t len = strlen(tenant->scope), cut = strlen(suffix);
+	struct buf query = BUF_INIT(GRANT_URL_MAX);
+
+	if (len > cut && strcmp(tenant->scope + len - cut, suffix) == 0)
+		len -= cut;
+	(void)form_add_text(&query, "api-version", "2018-02-01");
+	(void)form_add(&query, "resource", tenant->scope, len);
+	if (is_set(tenant->client_id))
+		(void)form_add_text(&query, "client_id", tenant->client_id);
+	return put_url(tenant->token_endpoint, &query, url_r, err);
+}
+
+int grant_authorize_url(const struct conf_tenant *tenant, const char *address, const char *state,
+			const char *challenge, char url_r[GRANT_URL_MAX], struct err *err)
+{
+	struct buf query = BUF_INIT(GRANT_URL_MAX);
+
+	(void)form_add_text(&query, "client_id", tenant->client_id);
+	(void)form_add_text(&query, "response_type", "code");
+	(void)form_add_text(&query, "redirect_uri", GRANT_REDIRECT);
+	(void)form_add_text(&query, "response_mode", "query");
+	(void)form_add_text(&query, "scope", tenant->scope);
+	(void)form_add_text(&query, "state", state);
+	(void)form_add_text(&query, "code_challenge", challenge);
+	(void)form_add_text(&query, "code_challenge_method", "S256");
+	(void)form_add_text(&query, "prompt", "select_account");
+	(void)form_add_text(&query, "login_hint", address);
+	return put_url(tenant->authorize_endpoint, &query, url_r, err);
+}
+
+/* ---- about it ---- */
+
 const char *grant_name(const struct conf_tenant *tenant)
 {
-	return tenant->secret_file[0] != '\0' ? "secret" : "certificate";
+	if (tenant->delegated)
+		return "delegated";
+	if (tenant->managed_identity)
+		return "managed identity";
+	if (is_set(tenant->federated_token_file))
+		return "federated";
+	return is_set(tenant->secret_file) ? "secret" : "certificate";
 }
 
 static uint64_t mix(uint64_t hash, const char *path)
 {
 	struct stat st;
 
-	if (path[0] == '\0' || stat(path, &st) < 0)
+	if (!is_set(path) || stat(path, &st) < 0)
 		return hash * 31 + 1;
 	hash = hash * 1000003 + (uint64_t)st.st_ino;
 	hash = hash * 1000003 + (uint64_t)st.st_size;
@@ -127,5 +251,13 @@ static uint64_t mix(uint64_t hash, const char *path)
 
 uint64_t grant_fingerprint(const struct conf_tenant *tenant)
 {
-	return mix(mix(mix(7, tenant->secret_file), tenant->certificate), tenant->private_key);
+	const char *const files[] = {tenant->secret_file,	  tenant->certificate,
+				     tenant->private_key,	  tenant->passphrase_file,
+				     tenant->next_certificate,	  tenant->next_private_key,
+				     tenant->federated_token_file};
+	uint64_t hash = 7;
+
+	for (size_t i = 0; i < ARRAY_LEN(files); i++)
+		hash = mix(hash, files[i]);
+	return hash;
 }

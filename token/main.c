@@ -108,6 +108,7 @@ static void clean_up(struct tokend *tokend)
 	control_server_free(&tokend->control);
 	for (size_t i = 0; i < tokend->mailboxes; i++)
 		mailbox_free(&tokend->mailbox[i]);
+	tokend_free_sign_ins(tokend);
 	for (size_t i = 0; i < tokend->identities; i++)
 		identity_free(&tokend->identity[i]);
 	free(tokend->mailbox);
@@ -117,6 +118,8 @@ static void clean_up(struct tokend *tokend)
 	locks_close(&tokend->locks);
 	delivered_close(&tokend->delivered);
 	http_free(&tokend->http);
+	vault_close(&tokend->vault);
+	gate_free(&tokend->gate);
 	alarms_close();
 	if (tokend->loop != NULL)
 		loop_timer_stop(tokend->loop, &tokend->tick);
@@ -133,6 +136,15 @@ static struct lease_book *open_book(const struct conf *conf, struct err *err)
 		book = lease_book_open(path, err);
 	free(path);
 	return book;
+}
+
+static struct vault *open_vault(struct loop *loop, const struct conf *conf, struct err *err)
+{
+	char *folder = xasprintf("%s/tokens", conf->state_dir);
+	struct vault *vault = vault_open(loop, folder, err);
+
+	free(folder);
+	return vault;
 }
 
 static void open_alarms(const struct conf *conf)
@@ -171,6 +183,10 @@ static int start(struct tokend *tokend, struct conf *conf, struct err *err)
 		return err_set(err, ERR_TEMP, "cannot wait for events: %s", err_no(errno));
 	tokend->http = http_new(tokend->loop, err);
 	if (tokend->http == NULL)
+		return -1;
+	tokend->gate = gate_new(tokend->loop);
+	tokend->vault = open_vault(tokend->loop, conf, err);
+	if (tokend->vault == NULL)
 		return -1;
 	tokend->delivered = delivered_open(conf->state_dir, err);
 	if (tokend->delivered == NULL)

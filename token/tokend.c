@@ -17,37 +17,64 @@ static const struct conf_mailbox *in_conf(const struct conf *conf, const struct 
 	return found;
 }
 
-static struct identity *identity_by_name(const struct tokend *tokend, const char *name)
+static struct identity *identity_by_key(struct identity *const *list, size_t n, const char *key)
 {
-	for (size_t i = 0; i < tokend->identities; i++)
-		if (strcmp(identity_name(tokend->identity[i]), name) == 0)
-			return tokend->identity[i];
+	for (size_t i = 0; i < n; i++)
+		if (list[i] != NULL && strcmp(identity_own_key(list[i]), key) == 0)
+			return list[i];
 	return NULL;
 }
 
-/* Identities for conf's tenants: those there are, configured anew, and new ones. */
+struct identity *tokend_identity_of(const struct tokend *tokend, const struct conf_mailbox *m)
+{
+	char key[VAULT_NAME_MAX + 1];
+
+	identity_key(m->tenant, m, key);
+	return identity_by_key(tokend->identity, tokend->identities, key);
+}
+
+/* One that there is, configured anew and taken over, or a new one. */
+static struct identity *make_identity(struct tokend *tokend, const struct conf_tenant *tenant,
+				      const struct conf_mailbox *mailbox)
+{
+	const struct identity_parts parts = {.loop = tokend->loop,
+					     .http = tokend->http,
+					     .gate = tokend->gate,
+					     .vault = tokend->vault};
+	char key[VAULT_NAME_MAX + 1];
+
+	identity_key(tenant, mailbox, key);
+	for (size_t i = 0; i < tokend->identities; i++) {
+		struct identity *identity = tokend->identity[i];
+
+		if (identity == NULL || strcmp(identity_own_key(identity), key) != 0)
+			continue;
+		tokend->identity[i] = NULL;
+		identity_configure(identity, tenant, mailbox);
+		return identity;
+	}
+	return identity_new(&parts, tenant, mailbox);
+}
+
+/* Identities as conf wants them: one for an application, one for each user who signs in. */
 static void make_identities(struct tokend *tokend, const struct conf *conf)
 {
-	struct identity **fresh = xcalloc(conf->tenants, sizeof(struct identity *));
+	struct identity **fresh =
+		xcalloc(conf->tenants + conf->mailboxes, sizeof(struct identity *));
+	size_t n = 0;
 
-	for (size_t i = 0; i < conf->tenants; i++) {
-		fresh[i] = identity_by_name(tokend, conf->tenant[i].name);
-		if (fresh[i] != NULL)
-			identity_configure(fresh[i], &conf->tenant[i]);
-		else
-			fresh[i] = identity_new(tokend->loop, tokend->http, &conf->tenant[i]);
-	}
-	for (size_t i = 0; i < tokend->identities; i++) {
-		bool kept = false;
-
-		for (size_t j = 0; j < conf->tenants; j++)
-			kept = kept || fresh[j] == tokend->identity[i];
-		if (!kept)
-			identity_free(&tokend->identity[i]);
-	}
+	for (size_t i = 0; i < conf->tenants; i++)
+		if (!conf->tenant[i].delegated)
+			fresh[n++] = make_identity(tokend, &conf->tenant[i], NULL);
+	for (size_t i = 0; i < conf->mailboxes; i++)
+		if (conf->mailbox[i].tenant->delegated)
+			fresh[n++] =
+				make_identity(tokend, conf->mailbox[i].tenant, &conf->mailbox[i]);
+	for (size_t i = 0; i < tokend->identities; i++)
+		identity_free(&tokend->identity[i]);
 	free(tokend->identity);
 	tokend->identity = fresh;
-	tokend->identities = conf->tenants;
+	tokend->identities = n;
 }
 
 static bool has_runtime(const struct tokend *tokend, const struct conf_mailbox *conf)
@@ -72,7 +99,7 @@ static void make_mailboxes(struct tokend *tokend, const struct conf *conf)
 		tokend->mailbox = xreallocarray(tokend->mailbox, tokend->mailboxes + 1,
 						sizeof(struct mailbox *));
 		tokend->mailbox[tokend->mailboxes++] =
-			mailbox_new(&parts, m, identity_by_name(tokend, m->tenant->name));
+			mailbox_new(&parts, m, tokend_identity_of(tokend, m));
 	}
 }
 
@@ -95,6 +122,7 @@ void tokend_configure(struct tokend *tokend, struct conf *conf)
 	struct conf *old = tokend->conf;
 
 	alarms_configure(conf);
+	tokend_stop_sign_ins(tokend);
 	look_up_users(tokend, &conf->token_users);
 	/* Mailboxes that go, first: their identity may go with its tenant. */
 	for (size_t i = 0; i < tokend->mailboxes; i++)
@@ -105,8 +133,7 @@ void tokend_configure(struct tokend *tokend, struct conf *conf)
 		const struct conf_mailbox *m = in_conf(conf, tokend->mailbox[i]);
 
 		if (m != NULL)
-			mailbox_configure(tokend->mailbox[i], m,
-					  identity_by_name(tokend, m->tenant->name));
+			mailbox_configure(tokend->mailbox[i], m, tokend_identity_of(tokend, m));
 	}
 	make_mailboxes(tokend, conf);
 	tokend->conf = conf;

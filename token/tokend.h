@@ -6,6 +6,7 @@
 #include "http/http.h"
 #include "token/identity.h"
 #include "token/mailbox.h"
+#include "token/sign_in.h"
 
 #include "base/stream.h"
 #include "conf/conf.h"
@@ -19,8 +20,11 @@ struct tokend {
 	struct conf *conf;
 	struct delivered *delivered;
 	struct lease_book *book;
+	struct tokend_sign_in *sign_ins; /* tokend_sign_in.c */
 	struct locks *locks;
-	struct identity **identity; /* one for each tenant, by name */
+	struct gate *gate;
+	struct vault *vault;
+	struct identity **identity; /* one for each tenant, or for each mailbox of it */
 	size_t identities;
 	struct mailbox **mailbox; /* one for each mailbox that ever was in the configuration */
 	size_t mailboxes;
@@ -39,6 +43,10 @@ void tokend_configure(struct tokend *tokend, struct conf *conf);
 /* Reads the configuration again; who asked goes into the log. -1: the old one stays in force. */
 int tokend_reload(struct tokend *tokend, const char *who, struct err *err);
 
+/* The identity that a mailbox of the configuration in force uses. */
+struct identity *tokend_identity_of(const struct tokend *tokend,
+				    const struct conf_mailbox *mailbox);
+
 /* By name, NULL when the configuration has no such mailbox (any more). */
 struct mailbox *tokend_mailbox_by_name(struct tokend *tokend, const char *name, size_t len);
 struct mailbox *tokend_mailbox_by_address(struct tokend *tokend, const char *address);
@@ -48,6 +56,16 @@ struct stream_server *token_socket_serve(struct tokend *tokend, const char *path
 					 struct err *err);
 struct stream_server *map_socket_serve(struct tokend *tokend, const char *path, gid_t group,
 				       struct err *err);
+
+/* tokend_sign_in.c: verbs, and what ends with a reload. */
+int tokend_verb_authorize(void *context, const struct kv_message *request, cJSON **json_r,
+			  struct err *err);
+int tokend_verb_authorize_answer(void *context, const struct kv_message *request, cJSON **json_r,
+				 struct err *err);
+int tokend_verb_authorize_status(void *context, const struct kv_message *request, cJSON **json_r,
+				 struct err *err);
+void tokend_stop_sign_ins(struct tokend *tokend);
+void tokend_free_sign_ins(struct tokend *tokend);
 
 /* tokend_control.c */
 extern const struct control_verb tokend_verbs[];

@@ -83,6 +83,9 @@ static int verb_reload(void *context, const struct kv_message *request, cJSON **
 }
 
 const struct control_verb tokend_verbs[] = {
+	{"authorize", tokend_verb_authorize},
+	{"authorize-answer", tokend_verb_authorize_answer},
+	{"authorize-status", tokend_verb_authorize_status},
 	{"status", verb_status},
 	{"reload", verb_reload},
 	{"lock", verb_lock},

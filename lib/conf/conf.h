@@ -22,6 +22,12 @@ struct conf_list {
 	size_t count;
 };
 
+/* In place of a file's path: a credential that systemd hands to the service. */
+#define CONF_CREDENTIAL_PREFIX "credential:"
+
+/* Where an Azure machine hands out tokens of its own identity. */
+#define CONF_IMDS_ENDPOINT "http://169.254.169.254/metadata/identity/oauth2/token"
+
 enum conf_cloud { CLOUD_GLOBAL, CLOUD_USGOV, CLOUD_CHINA, CLOUD_CUSTOM };
 
 struct conf_tenant {
@@ -29,15 +35,25 @@ struct conf_tenant {
 	unsigned int line; /* where it stands in the file */
 	char *id;
 	char *client_id;
-	char *secret_file; /* one of secret_file or certificate and private_key; "" when not used
-			    */
+	char *secret_file; /* "" when not used, like the others */
 	char *certificate;
 	char *private_key;
+	char *passphrase_file;	/* of both keys; "": they are not encrypted */
+	char *next_certificate; /* staged for rotation, "" when not */
+	char *next_private_key;
+	bool signature_rs256;
+	char *secret_expires;
+	int64_t secret_expires_s; /* since 1970; 0: not known */
+	char *federated_token_file;
+	bool managed_identity;
+	bool delegated; /* a user signs in for each mailbox */
 	struct conf_list accepted_domains;
 	char *licences;			     /* a number of them, "trial", or "": not known */
 	int64_t external_recipients_per_day; /* worked out from licences; 0: no limit of ours */
 	int64_t cloud; /* enum conf_cloud; the endpoints below are filled in from it */
 	char *token_endpoint;
+	char *device_endpoint;
+	char *authorize_endpoint;
 	char *scope;
 	char *smtp_host;
 	int64_t smtp_port;

@@ -1,27 +1,9 @@
 #include "conf/conf_check.h"
 
-#include "base/file.h"
 #include "base/xalloc.h"
 
-#include <errno.h>
 #include <math.h>
 #include <strings.h>
-#include <unistd.h>
-
-/* Endpoints of Microsoft's clouds: "How to authenticate an SMTP application by using OAuth" and
- * "National clouds" at learn.microsoft.com. */
-static const struct cloud {
-	const char *authority;
-	const char *scope;
-	const char *smtp_host;
-} clouds[] = {
-	[CLOUD_GLOBAL] = {"login.microsoftonline.com", "https://outlook.office365.com/.default",
-			  "smtp.office365.com"},
-	[CLOUD_USGOV] = {"login.microsoftonline.us", "https://outlook.office365.us/.default",
-			 "smtp.office365.us"},
-	[CLOUD_CHINA] = {"login.partner.microsoftonline.cn",
-			 "https://partner.outlook.cn/.default", "smtp.partner.outlook.cn"},
-};
 
 static int tenant_error(const struct conf *conf, const struct conf_tenant *tenant,
 			struct err *err)
@@ -54,71 +36,6 @@ static bool is_set(const char *text)
 }
 
 /* ---- tenants ---- */
-
-static int check_credential(const struct conf_tenant *tenant, struct err *err)
-{
-	bool secret = is_set(tenant->secret_file);
-	bool certificate = is_set(tenant->certificate) || is_set(tenant->private_key);
-
-	if (secret && certificate)
-		return err_set(err, ERR_CONFIG,
-			       "has both secret_file and a certificate; keep the certificate");
-	if (!secret && !certificate)
-		return err_set(
-			err, ERR_CONFIG,
-			"has no credential; set certificate and private_key, or secret_file");
-	if (secret)
-		return file_check_secrecy(tenant->secret_file, err);
-	if (!is_set(tenant->certificate) || !is_set(tenant->private_key))
-		return err_set(err, ERR_CONFIG,
-			       "certificate and private_key go together; %s is missing",
-			       is_set(tenant->certificate) ? "private_key" : "certificate");
-	/* As with secrets: who may not look there does not judge. */
-	if (access(tenant->certificate, F_OK) < 0 && errno != EACCES)
-		return err_set(err, ERR_CONFIG, "cannot read %s: %s", tenant->certificate,
-			       err_no(errno));
-	return file_check_secrecy(tenant->private_key, err);
-}
-
-static int check_custom_cloud(const struct conf_tenant *tenant, struct err *err)
-{
-	const struct {
-		const char *key, *value;
-	} needed[] = {
-		{"token_endpoint", tenant->token_endpoint},
-		{"scope", tenant->scope},
-		{"smtp_host", tenant->smtp_host},
-	};
-
-	for (size_t i = 0; i < ARRAY_LEN(needed); i++)
-		if (!is_set(needed[i].value))
-			return err_set(err, ERR_CONFIG, "has cloud = \"custom\" and so needs %s",
-				       needed[i].key);
-	if (strncmp(tenant->token_endpoint, "https://", 8) != 0)
-		return err_set(err, ERR_CONFIG, "token_endpoint must begin with https://");
-	return 0;
-}
-
-static int fill_cloud(struct conf_tenant *tenant, struct err *err)
-{
-	const struct cloud *cloud;
-
-	if (tenant->cloud == CLOUD_CUSTOM)
-		return check_custom_cloud(tenant, err);
-	if (is_set(tenant->token_endpoint) || is_set(tenant->scope) || is_set(tenant->smtp_host))
-		return err_set(
-			err, ERR_CONFIG,
-			"sets token_endpoint, scope or smtp_host, which need cloud = \"custom\"");
-	cloud = &clouds[tenant->cloud];
-	free(tenant->token_endpoint);
-	free(tenant->scope);
-	free(tenant->smtp_host);
-	tenant->token_endpoint =
-		xasprintf("https://%s/%s/oauth2/v2.0/token", cloud->authority, tenant->id);
-	tenant->scope = xstrdup(cloud->scope);
-	tenant->smtp_host = xstrdup(cloud->smtp_host);
-	return 0;
-}
 
 /* Exchange Online's tenant external recipient rate limit: 500 x licences^0.7 + 9,500 a day. */
 static int fill_external(struct conf_tenant *tenant, struct err *err)
@@ -159,9 +76,7 @@ static int check_tenant(struct conf_tenant *tenant, struct err *err)
 	conf_fold_list(&tenant->accepted_domains);
 	if (fill_external(tenant, err) < 0)
 		return -1;
-	if (check_credential(tenant, err) < 0)
-		return -1;
-	return fill_cloud(tenant, err);
+	return conf_check_grant(tenant, err);
 }
 
 /* ---- mailboxes ---- */

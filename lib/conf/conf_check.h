@@ -19,6 +19,9 @@ void conf_fold_list(struct conf_list *list);
 /* Whether text is "user@domain" or "*@domain". */
 bool conf_is_pattern(const char *text);
 
+/* conf_grant.c: a tenant's credential, and its cloud's endpoints. */
+int conf_check_grant(struct conf_tenant *tenant, struct err *err);
+
 /* conf_limits.c: the same for sources and limits. */
 int conf_check_sources(struct conf *conf, struct err *err);
 int conf_check_limits(struct conf *conf, struct err *err);

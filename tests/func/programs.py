@@ -92,8 +92,8 @@ class Program:
         self.notify = None
         self.unexpected = []        # ends that nobody asked for
 
-    def start(self, *args, wait=True):
-        """Start; unless told otherwise, wait until it is ready."""
+    def start(self, *args, wait=True, env=None):
+        """Start; unless told otherwise, wait until it is ready. env: more of it."""
         assert not self.running(), self.name + " runs already"
         self._collect()
         os.makedirs(os.path.dirname(self.log_file), exist_ok=True)
@@ -102,7 +102,7 @@ class Program:
             self.process = subprocess.Popen(
                 [self.path, "-c", self.config, *args], stdin=subprocess.DEVNULL,
                 stdout=log, stderr=log, cwd="/",
-                env=environment(self.folder, NOTIFY_SOCKET=self.notify.path),
+                env=environment(self.folder, NOTIFY_SOCKET=self.notify.path, **(env or {})),
                 preexec_fn=_no_core)
         if wait:
             self.wait_ready()

@@ -142,7 +142,7 @@ def test_check_says_what_is_wrong_and_where(lab, what):
 
 
 @pytest.mark.parametrize("changes, pattern", [
-    ({"client_id": None}, 'tenant "contoso" has no client_id'),
+    ({"client_id": None}, 'tenant "contoso": has no client_id'),
     ({"id": "common"}, '.*"common" is no tenant'),
     ({"id": "a/b"}, '.*"a/b" is neither a tenant id nor a domain'),
     ({"secret_file": None}, ".*has no credential; set certificate and private_key"),

@@ -16,6 +16,7 @@ import settings
 from admin import Admin
 from entra import Entra
 from exchange import Exchange
+from imds import Imds
 from listen import Listener
 from state import State
 
@@ -42,7 +43,8 @@ def serve(args):
     exchange = Exchange(state, ca.contexts(directory, "smtp"))
     listeners = {
         "entra": Listener(args.entra_address, args.entra_port, entra.serve),
-        "smtp": Listener(args.smtp_address, args.smtp_port, exchange.serve)}
+        "smtp": Listener(args.smtp_address, args.smtp_port, exchange.serve),
+        "imds": Listener(args.entra_address, args.imds_port, Imds(state).serve)}
     for listener in listeners.values():
         listener.open()
     Admin(state, listeners, stopping.set).start()
@@ -106,6 +108,7 @@ def main(argv):
     parser.add_argument("--dir", required=True)
     parser.add_argument("--entra-port", type=int, default=0)
     parser.add_argument("--smtp-port", type=int, default=0)
+    parser.add_argument("--imds-port", type=int, default=0)
     parser.add_argument("--entra-address", default="127.0.0.1")
     parser.add_argument("--smtp-address", default="127.0.0.2")
     parser.add_argument("--config", help="settings, as JSON")

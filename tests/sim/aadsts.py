@@ -9,6 +9,30 @@ import time
 import uuid
 
 TABLE = {
+    70016: (400, "authorization_pending", "OAuth 2.0 device flow error. Authorization is "
+            "pending. Continue polling."),
+    "slow_down": (400, "slow_down", "The polling interval is too short."),
+    "authorization_declined": (400, "authorization_declined", "The user declined."),
+    70018: (400, "bad_verification_code", "Invalid verification code due to user typing in "
+            "wrong user code for device code flow."),
+    70020: (400, "expired_token", "The provided value for the input parameter 'device_code' "
+            "is not valid. This device code has expired."),
+    70000: (400, "invalid_grant", "Provided grant is invalid or malformed."),
+    70008: (400, "invalid_grant", "The provided authorization code or refresh token has "
+            "expired due to inactivity. Send a new interactive authorization request for "
+            "this user and resource."),
+    54005: (400, "invalid_grant", "OAuth2 Authorization code was already redeemed, please "
+            "retry with a new valid code or use an existing refresh token."),
+    50011: (400, "invalid_request", "The redirect URI specified in the request does not "
+            "match the redirect URIs configured for the application '{client}'."),
+    501481: (400, "invalid_grant", "The Code_Verifier does not match the code_challenge "
+             "supplied in the authorization request."),
+    700211: (401, "invalid_client", "No matching federated identity record found for "
+             "presented assertion issuer. {detail}"),
+    700212: (401, "invalid_client", "No matching federated identity record found for "
+             "presented assertion audience. {detail}"),
+    700213: (401, "invalid_client", "No matching federated identity record found for "
+             "presented assertion subject. {detail}"),
     7000215: (401, "invalid_client", "Invalid client secret provided. Ensure "
               "the secret being sent in the request is the client secret "
               "value, not the client secret ID, for a secret added to app "
@@ -132,6 +156,8 @@ def body(number, client="", tenant="", detail=""):
     """(HTTP status, JSON object) in the shape Entra ID sends."""
     status, error, text = TABLE.get(
         number, (400, "invalid_request", "The request was refused. {detail}"))
+    if not isinstance(number, int):
+        return status, {"error": error, "error_description": text}
     stamp = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime())
     trace, correlation = str(uuid.uuid4()), str(uuid.uuid4())
     text = text.format(client=client, tenant=tenant, detail=detail).strip()

@@ -9,6 +9,7 @@ import socket
 import threading
 
 import ca
+import signin
 
 
 class Admin:
@@ -89,6 +90,12 @@ class Admin:
         else:
             listener.close(drop)
 
+    def approve(self, user_code, user, decline=False):
+        signin.approve(self.state, user_code, user, decline)
+
+    def browse(self, url, user):
+        return {"url": signin.browse(self.state, url, user)}
+
     def revoke(self):
         self.state.revoked = self.state.now()
 
@@ -122,5 +129,5 @@ class Admin:
 OPS = {"ping": Admin.ping, "get": Admin.get, "set": Admin.set,
        "state": Admin.show, "messages": Admin.messages, "reset": Admin.reset,
        "fault": Admin.fault, "clear": Admin.clear, "listen": Admin.listen,
-       "revoke": Admin.revoke, "mint": Admin.mint,
+       "approve": Admin.approve, "browse": Admin.browse, "revoke": Admin.revoke, "mint": Admin.mint,
        "credentials": Admin.credentials, "quit": Admin.quit}

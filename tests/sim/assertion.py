@@ -92,6 +92,33 @@ def _times(claims, now, skew):
                       "%d are allowed." % (exp - nbf, LONGEST))
 
 
+def issuer(text):
+    """Who has issued it, unchecked; None if that can't be read."""
+    parts = text.split(".")
+    return _object(parts[1], "payload").get("iss") if len(parts) == 3 else None
+
+
+def check_federated(text, client, now, skew):
+    """Raise Refused unless a federated credential of the client trusts this token."""
+    parts = text.split(".")
+    header, claims = _object(parts[0], "header"), _object(parts[1], "payload")
+    where = "Assertion Issuer: '%s'. Assertion Subject: '%s'. Assertion Audience: '%s'." % (
+        claims.get("iss"), claims.get("sub"), claims.get("aud"))
+    for number, name in ((700211, "issuer"), (700213, "subject"), (700212, "audience")):
+        claim = claims.get({"issuer": "iss", "subject": "sub", "audience": "aud"}[name])
+        if not any(known[name] == claim for known in client["federated"]):
+            raise Refused(number, where)
+    [known] = [known for known in client["federated"] if known["issuer"] == claims["iss"]
+               and known["subject"] == claims["sub"]]
+    if header.get("alg") != "RS256" or not ca.signature_matches(
+            known["pem"], "RS256", ".".join(parts[:2]).encode("ascii"),
+            _part(parts[2], "signature")):
+        raise Refused(50027, "The signature does not match.")
+    if not isinstance(claims.get("exp"), int) or now > claims["exp"] + skew:
+        raise Refused(700024, "Current time: %s." % _date(now))
+    return {"iss": claims["iss"], "sub": claims["sub"], "aud": claims["aud"]}
+
+
 def check(text, client_id, client, audiences, now, skew, seen):
     """Raise Refused unless `text` proves that the client holds its key.
 

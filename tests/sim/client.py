@@ -122,6 +122,9 @@ class Sim:
                                                about["entra"]["port"])
         self.smtp_address, self.smtp_port = (about["smtp"]["address"],
                                              about["smtp"]["port"])
+        self.imds_port = about["imds"]["port"]
+        self.imds_endpoint = "http://%s:%d/metadata/identity/oauth2/token" % (
+            about["imds"]["address"], self.imds_port)
 
     def _end(self, number):
         if self.process is None:
@@ -151,7 +154,7 @@ class Sim:
             self.options.get("config")
         self.stop()
         self.options = {**self.options, "entra_port": self.entra_port,
-                        "smtp_port": self.smtp_port}
+                        "smtp_port": self.smtp_port, "imds_port": self.imds_port}
         if settings is not None:
             self.options["config"] = settings
         self._run()
@@ -190,6 +193,14 @@ class Sim:
     def listen(self, server, open=True, drop=False):
         """Close or reopen a listener; `drop` also ends its connections."""
         self.ask("listen", server=server, open=open, drop=drop)
+
+    def approve(self, user_code, user, decline=False):
+        """A user enters the code that was shown to him, or declines."""
+        self.ask("approve", user_code=user_code, user=user, decline=decline)
+
+    def browse(self, url, user):
+        """A user signs in at `url`; the address the browser ends at."""
+        return self.ask("browse", url=url, user=user)["url"]
 
     def revoke(self):
         """Every token issued so far is refused from now on."""

@@ -15,10 +15,11 @@ import urllib.parse
 
 import aadsts
 import assertion
+import signin
 from aadsts import Refused
 from listen import Gone, reset, wait_cleared
 
-PATH = re.compile(r"/([^/]+)/oauth2/v2\.0/token")
+PATH = re.compile(r"/([^/]+)/oauth2/v2\.0/(token|devicecode)")
 FORM = "application/x-www-form-urlencoded"
 MAX_BODY = 1024 * 1024
 # resources with a service principal in every tenant
@@ -105,6 +106,8 @@ class Entra:
         if tenant is None:
             raise Refused(90002)
         request["tenant"] = ident
+        if request["kind"] == "devicecode":
+            return signin.device_code(self, request, form, ident, tenant)
         if not form.get("grant_type"):
             raise Refused(900144, "grant_type")
         grant = GRANTS.get(form["grant_type"])
@@ -152,6 +155,11 @@ class Entra:
             raise Refused(900144, "client_assertion_type")
         config = self.state.settings["entra"]
         names = {request["tenant"], tenant["tid"], *tenant["domains"]}
+        if assertion.issuer(form["client_assertion"]) != ident:
+            request["credential"] = "federated"
+            request["assertion"] = assertion.check_federated(
+                form["client_assertion"], client, self.state.now(), config["clock_skew"])
+            return
         audiences = {request["url"]} | {
             pattern.replace("{tenant}", name)
             for pattern in config["canonical"] for name in names}
@@ -195,7 +203,7 @@ class Entra:
             raise Refused(50196)
 
 
-GRANTS = {"client_credentials": Entra.client_credentials}
+GRANTS = {"client_credentials": Entra.client_credentials, **signin.GRANTS}
 
 
 class Connection(http.server.BaseHTTPRequestHandler):
@@ -254,7 +262,8 @@ class Connection(http.server.BaseHTTPRequestHandler):
             "headers": {k: "(hidden)" if k.lower() in HIDDEN else v
                         for k, v in self.headers.items()},
             "tenant": urllib.parse.unquote(match.group(1)) if match else None,
-            "kind": "other", "client_id": None, "credential": None,
+            "kind": "devicecode" if match and match.group(2) == "devicecode" else "other",
+            "user": None, "client_id": None, "credential": None,
             "scope": None, "assertion": None, "body_keys": [],
             "status": None, "error": None, "aadsts": None, "fault": None,
         }
@@ -333,7 +342,8 @@ class Connection(http.server.BaseHTTPRequestHandler):
             raise Refused(900144, "grant_type")
         form = decode(body)
         request["body_keys"] = list(form)
-        request["kind"] = form.get("grant_type", "other")
+        if request["kind"] != "devicecode":
+            request["kind"] = form.get("grant_type", "other")
         request["client_id"] = form.get("client_id")
         header = self.headers.get("Authorization", "")
         if header.lower().startswith("basic "):

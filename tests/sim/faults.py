@@ -50,10 +50,12 @@ SMTP = {
     "certificate": {"which": "wrong"},
 }
 
-KINDS = {"entra": ENTRA, "smtp": SMTP}
+IMDS = {"status": {"status": 500}, "silence": {}}
+
+KINDS = {"entra": ENTRA, "smtp": SMTP, "imds": IMDS}
 # what narrows a fault: entra by tenant, smtp by mailbox (known from AUTH on)
 # and by a text that the command line must contain
-FILTERS = {"entra": ("tenant", "client_id"), "smtp": ("mailbox", "match")}
+FILTERS = {"entra": ("tenant", "client_id"), "smtp": ("mailbox", "match"), "imds": ()}
 
 
 class Fault:

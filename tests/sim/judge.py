@@ -33,11 +33,25 @@ def login(state, user, token):
     client = tenant["clients"].get(claims["appid"])
     if client is None or not client["registered"]:
         return "unsuccessful", "service principal not registered"
+    if "upn" in claims:
+        return _user_login(claims, user, mailbox, tenant)
     if "SMTP.SendAsApp" not in claims["roles"] and not client["rbac"]:
         return "unsuccessful", "role SMTP.SendAsApp is missing"
     if mailbox["access"] is not True and \
             claims["appid"] not in (mailbox["access"] or []):
         return "unsuccessful", "no access to the mailbox"
+    return _switches(mailbox, tenant) or (None, claims)
+
+
+def _user_login(claims, user, mailbox, tenant):
+    if "SMTP.Send" not in claims["scp"].split():
+        return "unsuccessful", "permission SMTP.Send is missing"
+    if claims["upn"] != user.lower() and claims["upn"] not in mailbox["users"]:
+        return "unsuccessful", "token of another user"
+    return _switches(mailbox, tenant) or (None, claims)
+
+
+def _switches(mailbox, tenant):
     if not mailbox["licensed"]:
         return "unsuccessful", "mailbox without licence"
     off = mailbox["smtp_auth_disabled"]
@@ -45,7 +59,7 @@ def login(state, user, token):
         return "mailbox", "SMTP AUTH is off for the mailbox"
     if off is None and tenant["smtp_auth_disabled"]:
         return "tenant", "SMTP AUTH is off for the organisation"
-    return None, claims
+    return None
 
 
 # -- end of data --------------------------------------------------------------

@@ -21,6 +21,11 @@ TENANT = {
     "external_recipients_per_day": None,        # None: not limited
     "trial": False,             # which of the two texts refuses the above
     "blocked": False,           # 550 5.7.705 at end of data
+    "users": {},                # address -> {"refuse": AADSTS number}
+    "block_device_code": False,         # Conditional Access: 53003
+    "device_interval": 1,       # seconds between polls; Entra says 5
+    "device_seconds": 900,
+    "refresh_seconds": 90 * DAY,        # a refresh token that is not used
 }
 
 CLIENT = {
@@ -31,6 +36,9 @@ CLIENT = {
     "roles": ["SMTP.SendAsApp"],        # in the token
     "rbac": False,              # Exchange lets it in without the role
     "registered": True,         # New-ServicePrincipal has been run
+    "delegated": [],            # delegated permissions, such as SMTP.Send
+    "redirects": ["http://localhost"],
+    "federated": [],            # {"issuer", "subject", "audience", "pem"}
 }
 
 SECRET = {"value": "", "expires_at": None, "disabled": False}
@@ -42,6 +50,7 @@ MAILBOX = {
     "licensed": True,
     "smtp_auth_disabled": None,         # None: as the organisation
     "access": True,             # FullAccess: for all clients, or a list of ids
+    "users": [],                # who may sign in for it beside its own user
     "send_as": [],              # addresses, "*@domain" or "*"
     "recipients_per_day": 10000,
     "window_seconds": DAY,
@@ -66,6 +75,12 @@ ENTRA = {
     "loop_requests": None,      # N successes within loop_seconds are a loop
     "loop_seconds": 300,
     "idle_seconds": 120,
+    "refresh_reuse": False,     # a replaced refresh token stays good
+}
+
+IMDS = {
+    "tenant": None,             # of the machine's identity
+    "client_id": "",
 }
 
 SMTP = {
@@ -74,7 +89,7 @@ SMTP = {
     "strict_line": False,       # refuse AUTH lines over 512 octets
     "auth_line_limit": 12288,   # octets of an AUTH response
     "auth_failure_delay": 0,    # seconds; Exchange takes about 5
-    "audiences": ["https://outlook.office365.com"],
+    "audiences": ["https://outlook.office365.com", "https://outlook.office.com"],
     "max_recipients": 1000,     # more get 452 4.5.3 at RCPT
     "same_domain_limit": None,  # recipients of one domain, else 452 4.5.3
     "header_size": 256 * 1024,
@@ -103,7 +118,7 @@ EXAMPLE = {
 
 def empty():
     return {**copy.deepcopy(TOP), "tenants": {}, "mailboxes": {},
-            "entra": copy.deepcopy(ENTRA), "smtp": copy.deepcopy(SMTP)}
+            "entra": copy.deepcopy(ENTRA), "imds": copy.deepcopy(IMDS), "smtp": copy.deepcopy(SMTP)}
 
 
 def _fill(kind, defaults, old, new, where):
@@ -167,13 +182,15 @@ def merge(settings, changes):
                     "mailbox", MAILBOX, was, now, "mailboxes." + address))
         elif key == "entra":
             merged[key] = _fill(key, ENTRA, settings[key], new, key)
+        elif key == "imds":
+            merged[key] = _fill(key, IMDS, settings[key], new, key)
         elif key == "smtp":
             merged[key] = _fill(key, SMTP, settings[key], new, key)
         elif key in TOP:
             merged[key] = new
         else:
             raise ValueError("unknown key %r; known: tenants, mailboxes, "
-                             "entra, smtp, %s" % (key, ", ".join(TOP)))
+                             "entra, imds, smtp, %s" % (key, ", ".join(TOP)))
     for address, mailbox in merged["mailboxes"].items():
         if mailbox["tenant"] is None and len(merged["tenants"]) == 1:
             mailbox["tenant"] = next(iter(merged["tenants"]))

@@ -14,6 +14,7 @@ import uuid
 
 import faults
 import settings
+import signin
 from ca import b64url
 
 EXCHANGE = "https://outlook.office365.com"
@@ -103,6 +104,7 @@ class State:
         self.initial = settings.merge(settings.empty(), config)
         self.settings = self.initial
         self.faults = faults.Faults()
+        self.codes = signin.Codes()
         self.maildir = os.path.join(directory, "mail")
         os.makedirs(self.maildir, exist_ok=True)
         self.seq = max([int(os.path.basename(p).split(".")[0]) for p in
@@ -126,6 +128,7 @@ class State:
         self.violations = []
         self.revoked = 0                # tokens issued up to then are void
         self.seen_jti = {}
+        self.imds = collections.deque(maxlen=1000)
         self.messages = []
 
     # -- settings ----------------------------------------------------------
@@ -196,7 +199,7 @@ class State:
                                hashlib.sha256).digest())
 
     def mint(self, tenant_id, client_id, audience=EXCHANGE, expires_in=None,
-             roles=None, length=None):
+             roles=None, length=None, user=None, scp=None):
         """A new access token; its last part carries the canary in clear."""
         tenant = self.settings["tenants"][tenant_id]
         client = tenant["clients"].get(client_id, settings.CLIENT)
@@ -218,11 +221,16 @@ class State:
             "tid": tenant["tid"], "uti": b64url(secrets.token_bytes(16)),
             "ver": "1.0", "x_issued": now, "x_expires": expires,
         }
+        if user is not None:            # a user's token names no roles
+            del claims["roles"]
+            claims.update({"upn": user, "unique_name": user, "scp": scp or "",
+                           "appidacr": "0"})
         short = length < 800            # too short for all that
         if short:
             header = {"typ": "JWT"}
             claims = {k: claims[k] for k in (
-                "aud", "appid", "tid", "roles", "x_issued", "x_expires")}
+                "aud", "appid", "tid", "roles", "upn", "scp", "x_issued", "x_expires")
+                if k in claims}
         parts = [b64url(json.dumps(p, separators=(",", ":")).encode())
                  for p in (header, claims)]
         head = ".".join(parts)
@@ -293,6 +301,7 @@ class State:
                     "mailboxes": mailboxes,
                     "sessions": [dict(s) for s in self.sessions],
                     "violations": list(self.violations)},
+                "imds": [dict(r) for r in self.imds],
                 "external": {t: [list(h) for h in hist]
                              for t, hist in self.external.items()},
                 "faults": self.faults.as_list(),

@@ -113,7 +113,10 @@ static const char *save_encrypted_key(const char *name, EVP_PKEY *key, bool trad
 
 static struct assertion assertion_of(const char *certificate, const char *key)
 {
-	struct assertion assertion = {certificate, key, ENDPOINT, CLIENT};
+	struct assertion assertion = {.certificate = certificate,
+				      .private_key = key,
+				      .audience = ENDPOINT,
+				      .client_id = CLIENT};
 
 	return assertion;
 }
@@ -314,7 +317,9 @@ static void test_form_with_assertion(void **state)
 	(void)snprintf(certificate, sizeof(certificate), "%s",
 		       save_certificate("crt", rsa, NOW_S - DAY_S, NOW_S + DAY_S));
 	(void)snprintf(key, sizeof(key), "%s", save_key("key", rsa));
-	assert_int_equal(grant_form(&tenant, NOW_S * 1000LL + 999, &form, &err), 0);
+	assert_int_equal(
+		grant_form(&(struct grant){.tenant = &tenant}, NOW_S * 1000LL + 999, &form, &err),
+		0);
 	assert_memory_equal(form.data, head, sizeof(head) - 1);
 	/* base64url and dots need no encoding. */
 	take_apart(form.data + sizeof(head) - 1, &jwt);
@@ -418,6 +423,7 @@ static void test_bad_certificates(void **state)
 static void test_bad_keys(void **state)
 {
 	static const char none[] = "holds no private key in PEM form without a passphrase";
+	static const char locked[] = "is encrypted; set passphrase_file";
 	char certificate[128];
 	const char *path;
 
@@ -428,8 +434,8 @@ static void test_bad_keys(void **state)
 	refuse(certificate, temp_text("key", ""), "key", none);
 	refuse(certificate, temp_text("key", "garbage"), "key", none);
 	refuse(certificate, certificate, "crt", none);
-	refuse(certificate, save_encrypted_key("key", rsa, false), "key", none);
-	refuse(certificate, save_encrypted_key("key", rsa, true), "key", none);
+	refuse(certificate, save_encrypted_key("key", rsa, false), "key", locked);
+	refuse(certificate, save_encrypted_key("key", rsa, true), "key", locked);
 	refuse(certificate, save_key("key", ec), "key",
 	       "is not an RSA key, which Entra asks for");
 	path = save_key("key", other_rsa);

@@ -52,7 +52,7 @@ static const struct {
 	{"tenants: { contoso: {\n" CLIENT SECRET "} }\n" MAILBOX,
 	 "c.conf:1: tenant \"contoso\" has no id: tenant id or domain, as Entra ID knows it"},
 	{"tenants: { contoso: {\n" ID SECRET "} }\n" MAILBOX,
-	 "c.conf:1: tenant \"contoso\" has no client_id: application (client) id of the app "
+	 "c.conf:1: tenant \"contoso\": has no client_id: application (client) id of the app "
 	 "registration"},
 	{TENANT "mailboxes: { relay: { } }\n", "c.conf:6: mailbox \"relay\" has no address: the "
 					       "mailbox that signs in; Microsoft counts "
@@ -169,8 +169,9 @@ static const struct {
 	{"tenants: { contoso: {\nid = \"contoso.com/x\"\n" CLIENT SECRET "} }\n" MAILBOX,
 	 "c.conf:1: tenant \"contoso\": id \"contoso.com/x\" is neither a tenant id nor a "
 	 "domain"},
-	{TENANT_WITH(""), "c.conf:1: tenant \"contoso\": has no credential; set certificate and "
-			  "private_key, or secret_file"},
+	{TENANT_WITH(""),
+	 "c.conf:1: tenant \"contoso\": has no credential; set certificate and "
+	 "private_key, or secret_file, or federated_token_file, managed_identity or delegated"},
 	{TENANT_WITH(SECRET "certificate = \"certificate\"\nprivate_key = \"key\"\n"),
 	 "c.conf:1: tenant \"contoso\": has both secret_file and a certificate; keep the "
 	 "certificate"},

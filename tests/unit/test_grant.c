@@ -73,7 +73,8 @@ static void test_secret_encoding(void **state)
 
 		(void)snprintf(expected, sizeof(expected), "%s&client_secret=%s", FORM_HEAD,
 			       cases[i].encoded);
-		if (grant_form(&tenant, NOW_S * 1000LL, &form, &err) < 0)
+		if (grant_form(&(struct grant){.tenant = &tenant}, NOW_S * 1000LL, &form, &err) <
+		    0)
 			fail_msg("%s", err.text);
 		assert_string_equal(form.data, expected);
 		assert_int_equal(form.len, strlen(expected));
@@ -90,7 +91,8 @@ static void test_secret_with_nul(void **state)
 	struct err err = ERR_INIT;
 
 	(void)state;
-	assert_int_equal(grant_form(&tenant, NOW_S * 1000LL, &form, &err), 0);
+	assert_int_equal(
+		grant_form(&(struct grant){.tenant = &tenant}, NOW_S * 1000LL, &form, &err), 0);
 	assert_string_equal(form.data, FORM_HEAD "&client_secret=a%00b");
 	secret_clear(&form);
 }
@@ -100,7 +102,8 @@ static void refuse_form(const struct conf_tenant *tenant, const char *file, cons
 	struct secret form = SECRET_INIT;
 	struct err err = ERR_INIT;
 
-	assert_int_equal(grant_form(tenant, NOW_S * 1000LL, &form, &err), -1);
+	assert_int_equal(
+		grant_form(&(struct grant){.tenant = tenant}, NOW_S * 1000LL, &form, &err), -1);
 	assert_false(secret_is_set(&form));
 	assert_int_equal(err.class, ERR_CONFIG);
 	if (strstr(err.text, file) == NULL || strstr(err.text, why) == NULL)

@@ -1,0 +1,158 @@
+/*
+ * relay365 authorize MAILBOX: a user signs in for a mailbox. relay365-tokend
+ * does all of it and keeps what comes of it; here its progress is shown, and
+ * with --browser the last address of the browser is handed on.
+ */
+#include "base/compat.h"
+
+#include "ctl/ctl.h"
+
+#include "proto/control.h"
+
+#include <time.h>
+
+enum { LOOK_MS = 500, ADDRESS_MAX = 12000 };
+
+struct authorize {
+	const struct ctl *ctl;
+	char *socket;
+	const char *mailbox;
+};
+
+static int ask(const struct authorize *a, const char *verb, const char *key, const char *value,
+	       cJSON **json_r)
+{
+	const struct control_pair pairs[] = {{"mailbox", a->mailbox}, {key, value}};
+	struct err err = ERR_INIT;
+
+	if (control_ask(a->socket, verb, pairs, key == NULL ? 1 : 2, CTL_TIMEOUT_MS, json_r,
+			&err) == 0)
+		return CTL_OK;
+	(void)fprintf(stderr, "relay365-tokend: %s\n", err.text);
+	return err.class == ERR_TEMP	 ? CTL_TRY_LATER
+	       : err.class == ERR_CONFIG ? CTL_CONFIG
+					 : CTL_PROBLEM;
+}
+
+/* What the user must do; to standard error, so that --json has standard output to itself. */
+static void show_task(const cJSON *status)
+{
+	long long minutes = ctl_number(status, "seconds_left") / 60;
+
+	if (ctl_text(status, "authorize_url")[0] != '\0')
+		(void)fprintf(stderr,
+			      "Open this address in a browser, on any machine, and sign in:\n\n"
+			      "%s\n\nThe browser ends at an address that begins with "
+			      "http://localhost and shows no page.\nPaste that whole address "
+			      "here: ",
+			      ctl_text(status, "authorize_url"));
+	else
+		(void)fprintf(stderr,
+			      "Open %s in a browser, on any machine, enter the code %s and sign "
+			      "in.\nWaiting for that for %lld minutes.\n",
+			      ctl_text(status, "verification_uri"), ctl_text(status, "user_code"),
+			      minutes);
+	(void)fflush(stderr);
+}
+
+static int hand_on_address(const struct authorize *a)
+{
+	char address[ADDRESS_MAX];
+	cJSON *answer = NULL;
+	int result;
+
+	if (fgets(address, sizeof(address), stdin) == NULL) {
+		(void)fputs("\nrelay365: there was no address to read\n", stderr);
+		return CTL_PROBLEM;
+	}
+	address[strcspn(address, "\r\n")] = '\0';
+	result = ask(a, "authorize-answer", "address", address, &answer);
+	explicit_bzero(address, sizeof(address));
+	cJSON_Delete(answer);
+	return result;
+}
+
+static int show_end(const struct authorize *a, cJSON *status)
+{
+	const cJSON *token = cJSON_GetObjectItemCaseSensitive(status, "token");
+	const cJSON *claims = cJSON_GetObjectItemCaseSensitive(token, "claims");
+	bool done = strcmp(ctl_text(status, "state"), "done") == 0;
+	int result = done && ctl_text(claims, "wrong")[0] == '\0' ? CTL_OK : CTL_PROBLEM;
+
+	if (a->ctl->json)
+		return ctl_print_json(status, result);
+	if (done)
+		(void)printf("Mailbox %s has a token%s%s, and keeps it by itself from now on.\n",
+			     a->mailbox, ctl_text(claims, "user")[0] == '\0' ? "" : " of ",
+			     ctl_text(claims, "user"));
+	else
+		(void)fprintf(stderr, "relay365: the sign-in failed: %s\n",
+			      ctl_text(status, "reason"));
+	if (ctl_text(claims, "wrong")[0] != '\0')
+		(void)printf("But Exchange will refuse it: %s.\n", ctl_text(claims, "wrong"));
+	if (ctl_text(claims, "note")[0] != '\0')
+		(void)printf("Note: %s.\n", ctl_text(claims, "note"));
+	cJSON_Delete(status);
+	return fflush(stdout) == 0 ? result : CTL_PROBLEM;
+}
+
+/* Until it is done or has failed. */
+static int follow(const struct authorize *a, bool browser)
+{
+	const struct timespec pause = {0, LOOK_MS * 1000000L};
+	bool shown = false;
+
+	for (;;) {
+		cJSON *status = NULL;
+		const char *state;
+		int result = ask(a, "authorize-status", NULL, NULL, &status);
+
+		if (result != CTL_OK)
+			return result;
+		state = ctl_text(status, "state");
+		if (strcmp(state, "none") == 0) {
+			(void)fputs("relay365: the sign-in was given up, since the configuration "
+				    "was read again or the daemon restarted; start again\n",
+				    stderr);
+			cJSON_Delete(status);
+			return CTL_TRY_LATER;
+		}
+		if (strcmp(state, "done") == 0 || strcmp(state, "failed") == 0)
+			return show_end(a, status);
+		if (strcmp(state, "waiting") == 0 && !shown) {
+			show_task(status);
+			shown = true;
+			if (browser)
+				result = hand_on_address(a);
+		}
+		cJSON_Delete(status);
+		if (result != CTL_OK)
+			return result;
+		(void)nanosleep(&pause, NULL);
+	}
+}
+
+int ctl_authorize(const struct ctl *ctl)
+{
+	bool browser = false;
+	const struct ctl_option options[] = {{"--browser", &browser, NULL}};
+	const char *rest[16];
+	struct authorize a = {.ctl = ctl};
+	cJSON *started = NULL;
+	int result;
+
+	if (ctl->argc > (int)ARRAY_LEN(rest) ||
+	    ctl_options(ctl, options, ARRAY_LEN(options), rest) != 1) {
+		(void)fputs("usage: relay365 [-c FILE] [--json] authorize MAILBOX [--browser]\n",
+			    stderr);
+		return CTL_USAGE;
+	}
+	a.mailbox = rest[0];
+	a.socket = ctl_tokend_socket(ctl->conf);
+	result = ask(&a, "authorize", "method", browser ? "browser" : "device", &started);
+	cJSON_Delete(started);
+	if (result == CTL_OK)
+		result = follow(&a, browser);
+	free(a.socket);
+	return result;
+}

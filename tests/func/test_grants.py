@@ -1,0 +1,393 @@
+"""Every way to get a token: the application's credentials, and users who sign in."""
+
+import os
+import subprocess
+import threading
+import time
+
+import pytest
+
+import flow
+import lab as laboratory
+import plain
+import procs
+import programs
+import relay365_conf
+import token_client
+
+pytestmark = pytest.mark.needs_build
+
+ISSUER = "https://issuer.contoso.com"
+SUBJECT = "system:serviceaccount:mail:relay"
+AUDIENCE = "api://AzureADTokenExchange"
+SIGN_IN_SCOPE = "https://outlook.office.com/SMTP.Send offline_access"
+
+
+def endpoint(lab, name):
+    return lab.sim.token_endpoint(laboratory.TENANT).replace("/token", "/" + name)
+
+
+def tenant_with(lab, **keys):
+    lab.configure(tenants={"contoso": relay365_conf.tenant_of(
+        lab.sim, laboratory.TENANT, laboratory.CLIENT_ID,
+        accepted_domains=laboratory.DOMAINS, **keys)})
+
+
+def delegated(lab, **keys):
+    lab.sim.client(laboratory.TENANT, laboratory.CLIENT_ID, public=True, delegated=["SMTP.Send"])
+    tenant_with(lab, **{"delegated": True, "scope": SIGN_IN_SCOPE,
+                        "device_endpoint": endpoint(lab, "devicecode"),
+                        "authorize_endpoint": endpoint(lab, "authorize"), **keys})
+
+
+def token_status(lab):
+    return flow.status(lab)["tokend"]["tokens"][0]
+
+
+def wait_state(lab, state, timeout=30):
+    procs.wait_for(lambda: token_status(lab)["state"] == state, timeout,
+                   lambda: "state %s: %s" % (state, token_status(lab)))
+
+
+def ask(lab):
+    return token_client.ask(lab.folder + "/run/token")
+
+
+def kinds(lab):
+    return [r["kind"] for r in lab.sim.state()["entra"]["requests"]]
+
+
+class Authorize(threading.Thread):
+    """`relay365 authorize`, and a user who does what it asks for."""
+
+    def __init__(self, lab, *args):
+        super().__init__()
+        self.lab, self.args, self.seen, self.code = lab, args, "", None
+        self.process = subprocess.Popen(
+            [programs.program("relay365"), "-c", lab.config, "authorize", "relay", *args],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=programs.environment(lab.folder))
+        self.start()
+
+    def run(self):
+        for line in self.process.stderr:
+            self.seen += line
+
+    def user_code(self):
+        def code():
+            return self.seen.partition("enter the code ")[2].partition(" ")[0]
+
+        return procs.wait_for(code, 20, lambda: "a code: %r" % self.seen)
+
+    def url(self):
+        def url():
+            return [w for w in self.seen.split() if w.startswith("https://")]
+
+        return procs.wait_for(url, 20, lambda: "an address: %r" % self.seen)[0]
+
+    def type(self, text):
+        self.process.stdin.write(text + "\n")
+        self.process.stdin.flush()
+
+    def end(self, status=0):
+        out = self.process.stdout.read()
+        code = self.process.wait(60)
+        self.join()
+        self.process.stdin.close()
+        self.lab.outputs["authorize"] = out + self.seen
+        assert code == status, out + self.seen
+        return out + self.seen
+
+
+def sign_in(lab, user=laboratory.ADDRESS):
+    command = Authorize(lab)
+    lab.sim.approve(command.user_code(), user)
+    return command.end()
+
+
+# -- device code ---------------------------------------------------------------
+
+def test_device_code(lab):
+    delegated(lab)
+    postfix = flow.wire(lab, milter=False)
+    wait_state(lab, "error")
+    assert "relay365 authorize relay" in token_status(lab)["last_error"]["reason"]
+    command = Authorize(lab)
+    code = command.user_code()
+    procs.wait_for(lambda: len(kinds(lab)) >= 3, 20, "two polls")
+    lab.sim.approve(code, laboratory.ADDRESS)
+    assert "has a token of relay@contoso.com" in command.end()
+    status = token_status(lab)
+    assert status["state"] == "valid" and status["grant"] == "delegated"
+    assert status["claims"]["user"] == laboratory.ADDRESS
+    assert status["claims"]["rights"] == "SMTP.Send" and "wrong" not in status["claims"]
+    assert postfix.send(flow.SENDER, ["r@example.net"]).ok
+    lab.sim.wait_messages(1)
+    requests = lab.sim.state()["entra"]["requests"]
+    assert requests[0]["body_keys"] == ["client_id", "scope"]
+    polls = [r["time"] for r in requests[1:]]
+    assert all(b - a > 0.9 for a, b in zip(polls, polls[1:])), polls
+
+
+def test_device_code_slow_down(lab):
+    delegated(lab)
+    lab.tokend.start()
+    # the server wants 4 s, says 1 s, and so answers slow_down
+    lab.sim.tenant(laboratory.TENANT, device_interval=4)
+    lab.sim.fault("entra", "fields", value={"interval": 1}, times=1)
+    command = Authorize(lab)
+    code = command.user_code()
+    procs.wait_for(lambda: len(kinds(lab)) >= 3, 30, "two polls")
+    lab.sim.approve(code, laboratory.ADDRESS)
+    command.end()
+    requests = lab.sim.state()["entra"]["requests"]
+    slow = [r["error"] for r in requests].index("slow_down")
+    assert requests[slow + 1]["time"] - requests[slow]["time"] > 5.5, "1 s, and 5 more"
+
+
+@pytest.mark.parametrize("how, text", [
+    ("decline", "declined"), ("expire", "expired"), ("blocked", "AADSTS53003"),
+    ("unconsented", "AADSTS70011")])
+def test_device_code_fails(lab, how, text):
+    delegated(lab)
+    lab.tokend.start()
+    if how == "expire":
+        lab.sim.tenant(laboratory.TENANT, device_seconds=2)
+        lab.sim.fault("entra", "fields", value={"expires_in": 60}, times=1)
+    if how == "blocked":
+        lab.sim.tenant(laboratory.TENANT, block_device_code=True)
+    if how == "unconsented":
+        lab.sim.client(laboratory.TENANT, laboratory.CLIENT_ID, delegated=["IMAP.Access"])
+    command = Authorize(lab)
+    if how == "decline":
+        lab.sim.approve(command.user_code(), laboratory.ADDRESS, decline=True)
+    assert text in command.end(status=1)
+    assert token_status(lab)["state"] == "error"
+
+
+def test_another_user_signs_in(lab):
+    delegated(lab)
+    lab.tokend.start()
+    said = sign_in(lab, "anna@contoso.com")
+    assert "anna@contoso.com signed in, not relay@contoso.com" in said
+    assert "FullAccess and SendAs" in said
+
+
+# -- browser -------------------------------------------------------------------
+
+def test_browser(lab):
+    delegated(lab)
+    lab.tokend.start()
+    command = Authorize(lab, "--browser")
+    address = lab.sim.browse(command.url(), laboratory.ADDRESS)
+    command.type(address)
+    assert "has a token" in command.end()
+    assert kinds(lab) == ["authorization_code"]
+    assert ask(lab)["status"] == "ok"
+
+
+def test_browser_with_the_address_of_another(lab):
+    delegated(lab)
+    lab.tokend.start()
+    command = Authorize(lab, "--browser")
+    address = lab.sim.browse(command.url(), laboratory.ADDRESS)
+    command.type(address.replace("state=", "state=x"))
+    assert "not of this sign-in" in command.end(status=1)
+    assert kinds(lab) == []
+
+
+def test_confidential_client_shows_its_secret(lab):
+    delegated(lab, secret_file=lab.secret_file)
+    lab.sim.client(laboratory.TENANT, laboratory.CLIENT_ID, public=False)
+    lab.tokend.start()
+    sign_in(lab)
+    assert lab.sim.state()["entra"]["requests"][-1]["credential"] == "secret"
+
+
+# -- refresh tokens ------------------------------------------------------------
+
+def test_refresh_token_rotates(lab):
+    """The stand-in revokes all when a replaced one comes back."""
+    delegated(lab)
+    lab.sim.tenant(laboratory.TENANT, expires_in=3600, refresh_in=2)
+    lab.tokend.start()
+    sign_in(lab)
+    procs.wait_for(lambda: kinds(lab).count("refresh_token") >= 3, 30, "three renewals")
+    lab.tokend.restart()
+    procs.wait_for(lambda: kinds(lab).count("refresh_token") >= 5, 30, "renewals after that")
+    assert all(r["status"] == 200 for r in lab.sim.state()["entra"]["requests"]
+               if r["kind"] == "refresh_token")
+    mode = os.stat(lab.folder + "/state/tokens/mailbox-relay").st_mode & 0o7777
+    assert mode == 0o600
+
+
+def test_refresh_token_dies_and_a_user_mends_it(lab):
+    delegated(lab)
+    lab.sim.tenant(laboratory.TENANT, expires_in=12)
+    lab.tokend.start()
+    sign_in(lab)
+    lab.sim.tenant(laboratory.TENANT, users={laboratory.ADDRESS: {"refuse": 50173}})
+    wait_state(lab, "error")
+    reason = token_status(lab)["last_error"]["reason"]
+    assert "AADSTS50173" in reason
+    lab.sim.tenant(laboratory.TENANT, users={}, expires_in=3600)
+    sign_in(lab)
+    assert token_status(lab)["state"] == "valid"
+
+
+def test_passing_errors_cost_no_refresh_token(lab):
+    delegated(lab)
+    lab.sim.tenant(laboratory.TENANT, expires_in=3600, refresh_in=1)
+    lab.tokend.start()
+    lab.sim.fault("entra", "status", status=503, after=3, times=2)
+    sign_in(lab)
+    procs.wait_for(lambda: kinds(lab).count("refresh_token") >= 3, 60, "renewals")
+    lab.tokend.restart()
+    wait_state(lab, "valid")
+
+
+# -- the application's other credentials ------------------------------------------
+
+def federated_token(lab, made, **changes):
+    token = plain.assertion(made, AUDIENCE, ISSUER, "RS256",
+                            **{"sub": SUBJECT, "aud": AUDIENCE, **changes})
+    return procs.write(lab.folder + "/federated", token + "\n", 0o600)
+
+
+def trust(lab, made):
+    with open(made["certificate"], encoding="ascii") as f:
+        lab.sim.client(laboratory.TENANT, laboratory.CLIENT_ID, federated=[{
+            "issuer": ISSUER, "subject": SUBJECT, "audience": AUDIENCE, "pem": f.read()}])
+
+
+def test_federated(lab):
+    made = lab.sim.credentials("issuer")
+    trust(lab, made)
+    path = federated_token(lab, made)
+    lab.sim.tenant(laboratory.TENANT, expires_in=3600, refresh_in=2)
+    tenant_with(lab, federated_token_file=path)
+    lab.tokend.start()
+    assert ask(lab)["status"] == "ok"
+    first = procs.read(path)
+    federated_token(lab, made, jti="another")
+    assert procs.read(path) != first
+    procs.wait_for(lambda: len(kinds(lab)) >= 2, 20, "a renewal with the new file")
+    assert {r["credential"] for r in lab.sim.state()["entra"]["requests"]} == {"federated"}
+
+
+@pytest.mark.parametrize("change, text", [
+    ({"sub": "System:serviceaccount:mail:relay"}, "AADSTS700213"),
+    ({"iss": ISSUER + "/"}, "AADSTS700211"), ({"aud": "api://azureadtokenexchange"},
+                                              "AADSTS700212"),
+    ({"exp": int(time.time()) - 4000}, "AADSTS700024")])
+def test_federated_refused(lab, change, text):
+    made = lab.sim.credentials("issuer")
+    trust(lab, made)
+    tenant_with(lab, federated_token_file=federated_token(lab, made, **change))
+    lab.tokend.start()
+    assert text in ask(lab)["reason"]
+
+
+def managed(lab, **keys):
+    lab.sim.set(imds={"tenant": laboratory.TENANT, "client_id": laboratory.CLIENT_ID})
+    tenant_with(lab, managed_identity=True, token_endpoint=lab.sim.imds_endpoint, **keys)
+
+
+def test_managed_identity(lab):
+    managed(lab)
+    postfix = flow.wire(lab, milter=False)
+    assert postfix.send(flow.SENDER, ["r@example.net"]).ok
+    lab.sim.wait_messages(1)
+    [request] = lab.sim.state()["imds"]
+    assert request["query"]["client_id"] == laboratory.CLIENT_ID
+    assert request["query"]["resource"] == "https://outlook.office365.com"
+
+
+def test_managed_identity_of_the_system(lab):
+    lab.sim.set(imds={"tenant": laboratory.TENANT, "client_id": laboratory.CLIENT_ID})
+    lab.configure(tenants={"contoso": {
+        k: v for k, v in relay365_conf.tenant_of(
+            lab.sim, laboratory.TENANT, "", managed_identity=True,
+            token_endpoint=lab.sim.imds_endpoint).items() if k != "client_id"}})
+    lab.tokend.start()
+    assert ask(lab)["status"] == "ok"
+    assert "client_id" not in lab.sim.state()["imds"][0]["query"]
+
+
+@pytest.mark.parametrize("status, retried", [
+    (404, True), (410, True), (429, True), (500, True), (400, False)])
+def test_managed_identity_retries(lab, status, retried):
+    managed(lab)
+    lab.sim.fault("imds", "status", status=status, times=1)
+    lab.tokend.start()
+    assert ask(lab)["status"] == "later"
+    assert token_status(lab)["last_error"]["permanent"] is not retried
+    if retried:
+        wait_state(lab, "valid")
+
+
+# -- certificates ----------------------------------------------------------------
+
+def test_rs256(lab):
+    made = lab.sim.credentials("client", tenant=laboratory.TENANT)
+    tenant_with(lab, certificate=made["certificate"], private_key=made["private_key"],
+                signature="RS256")
+    lab.tokend.start()
+    assert ask(lab)["status"] == "ok"
+    assert lab.sim.state()["entra"]["requests"][0]["assertion"]["alg"] == "RS256"
+
+
+def encrypted(lab, made, passphrase):
+    path = lab.folder + "/encrypted.key"
+    subprocess.run(["openssl", "pkey", "-in", made["private_key"], "-aes256", "-passout",
+                    "pass:" + passphrase, "-out", path], check=True, capture_output=True)
+    os.chmod(path, 0o600)
+    return path
+
+
+def test_encrypted_key(lab):
+    made = lab.sim.credentials("client", tenant=laboratory.TENANT)
+    passphrase = lab.watch("pAssphr4se " + os.urandom(8).hex(), "passphrase")
+    key = encrypted(lab, made, passphrase)
+    file = procs.write(lab.folder + "/passphrase", "wrong\n", 0o600)
+    tenant_with(lab, certificate=made["certificate"], private_key=key, passphrase_file=file)
+    lab.tokend.start()
+    assert "that the passphrase in" in ask(lab)["reason"]
+    procs.write(file, passphrase + "\n", 0o600)
+    assert ask(lab)["status"] == "ok"
+
+
+def test_encrypted_key_without_passphrase(lab):
+    made = lab.sim.credentials("client", tenant=laboratory.TENANT)
+    tenant_with(lab, certificate=made["certificate"],
+                private_key=encrypted(lab, made, "something"))
+    lab.tokend.start()
+    assert "set passphrase_file" in ask(lab)["reason"]
+
+
+@pytest.mark.parametrize("fate", ["removed", "expired"])
+def test_second_certificate_takes_over(lab, fate):
+    """The first is refused; no mail waits for an admin."""
+    old = lab.sim.credentials("old", tenant=laboratory.TENANT)
+    new = lab.sim.credentials("new", tenant=laboratory.TENANT)
+    registered = lab.sim.settings()["tenants"][laboratory.TENANT]["clients"][
+        laboratory.CLIENT_ID]["certificates"]
+    if fate == "removed":
+        registered[0]["disabled"] = True
+    else:
+        registered[0]["not_after"] = time.time() - 1
+    lab.sim.client(laboratory.TENANT, laboratory.CLIENT_ID, certificates=registered)
+    tenant_with(lab, certificate=old["certificate"], private_key=old["private_key"],
+                next_certificate=new["certificate"], next_private_key=new["private_key"])
+    lab.tokend.start()
+    assert ask(lab)["status"] == "ok"
+    assert [r["status"] for r in lab.sim.state()["entra"]["requests"]] == [401, 200]
+    assert token_status(lab)["certificate"] == "next"
+
+
+def test_credential_of_systemd(lab):
+    folder = lab.folder + "/credentials"
+    procs.write(folder + "/contoso.secret", lab.secret + "\n", 0o400)
+    tenant_with(lab, secret_file="credential:contoso.secret")
+    lab.tokend.start(env={"CREDENTIALS_DIRECTORY": folder})
+    assert ask(lab)["status"] == "ok"
