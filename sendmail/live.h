@@ -6,7 +6,7 @@
 #define RELAY365_SENDMAIL_LIVE_H
 
 #include "conf/conf.h"
-#include "sendmail/tls.h"
+#include "tls/tls.h"
 
 struct live;
 

@@ -5,7 +5,7 @@
 #ifndef RELAY365_SENDMAIL_WIRE_H
 #define RELAY365_SENDMAIL_WIRE_H
 
-#include "sendmail/tls.h"
+#include "tls/tls.h"
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,6 +1,6 @@
 #include "base/compat.h"
 
-#include "sendmail/tls.h"
+#include "tls/tls.h"
 
 #include "base/xalloc.h"
 

@@ -1,9 +1,9 @@
 /*
  * TLS to a server, on a non-blocking socket: TLS 1.2 or later, the chain and
- * the name verified (RFC 3207, RFC 8314). The only place of OpenSSL here.
+ * the name verified (RFC 3207, RFC 8314).
  */
-#ifndef RELAY365_SENDMAIL_TLS_H
-#define RELAY365_SENDMAIL_TLS_H
+#ifndef RELAY365_TLS_TLS_H
+#define RELAY365_TLS_TLS_H
 
 #include "base/err.h"
 
