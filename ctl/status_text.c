@@ -140,6 +140,32 @@ static void add_locks(struct buf *text, const cJSON *tokend, const cJSON *milter
 			add_lock(text, item, " (milter only)");
 }
 
+/* What the milter has noticed, and is no problem yet. */
+static void add_warnings(struct buf *text, const cJSON *milter)
+{
+	const cJSON *incidents = get(milter, "incidents"), *runaways = get(milter, "runaways");
+	const cJSON *item;
+
+	if (cJSON_GetArraySize(incidents) + cJSON_GetArraySize(runaways) == 0)
+		return;
+	(void)buf_adds(text, "\nWarnings\n");
+	cJSON_ArrayForEach (item, incidents) {
+		(void)buf_addf(text, "  %s  %s: %s", ctl_text(item, "incident"),
+			       ctl_text(item, "limit"), ctl_text(item, "text"));
+		if (ctl_text(item, "full_at")[0] != '\0' &&
+		    ctl_number(item, "used") < ctl_number(item, "max"))
+			(void)buf_addf(text, ", full at %s", ctl_text(item, "full_at"));
+		(void)buf_adds(text, "\n");
+	}
+	cJSON_ArrayForEach (item, runaways)
+		(void)buf_addf(
+			text,
+			"  %s  source %s sends far more than usual: %lld recipients in this "
+			"hour, at most %lld in others\n",
+			ctl_text(item, "incident"), ctl_text(item, "source"),
+			ctl_number(item, "hour"), ctl_number(item, "usual"));
+}
+
 void ctl_status_text(const cJSON *status, struct buf *text)
 {
 	const cJSON *tokend = get(status, "tokend");
@@ -157,6 +183,7 @@ void ctl_status_text(const cJSON *status, struct buf *text)
 		add_mailbox(text, item,
 			    by_name(get(milter, "mailboxes"), ctl_text(item, "name")));
 	add_locks(text, get(tokend, "locks"), get(milter, "locks"));
+	add_warnings(text, milter);
 	if (cJSON_GetArraySize(problems) == 0) {
 		(void)buf_adds(text, "\nAll is well.\n");
 		return;

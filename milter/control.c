@@ -1,5 +1,6 @@
 #include "milter/control.h"
 
+#include "alarm/alarm.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/sock.h"
@@ -15,6 +16,7 @@ struct milter_control {
 	struct control_server *server;
 	struct live *live;
 	struct quota *quota;
+	const struct incidents *incidents;
 	const char *socket;
 	int64_t started_wall_ms;
 };
@@ -94,6 +96,7 @@ static int verb_status(void *context, const struct kv_message *request, cJSON **
 	locks_control_status(live_locks(control->live), json);
 	add_mailboxes(cJSON_AddArrayToObject(json, "mailboxes"), control->quota, conf);
 	quota_each(control->quota, add_limit, cJSON_AddArrayToObject(json, "limits"));
+	incidents_status(control->incidents, json);
 	live_put(&live);
 	*json_r = json;
 	return 0;
@@ -202,7 +205,10 @@ int milter_control_reload(struct live *live, const char *who, char restart_r[256
 {
 	struct log_line line;
 	int rc = live_reload(live, restart_r, err);
+	struct live_conf *now = live_get(live);
 
+	alarms_configure(live_conf(now));
+	live_put(&now);
 	log_begin(&line, EV_RELOAD, NULL);
 	log_str(&line, "result", rc < 0 ? "refused" : "ok");
 	log_str(&line, "by", who);
@@ -259,7 +265,8 @@ static const struct control_verb verbs[] = {
 };
 
 struct milter_control *milter_control_serve(struct loop *loop, struct live *live,
-					    struct quota *quota, const char *socket,
+					    struct quota *quota,
+					    const struct incidents *incidents, const char *socket,
 					    struct err *err)
 {
 	struct milter_control *control = xcalloc(1, sizeof(*control));
@@ -271,6 +278,7 @@ struct milter_control *milter_control_serve(struct loop *loop, struct live *live
 
 	control->live = live;
 	control->quota = quota;
+	control->incidents = incidents;
 	control->socket = socket;
 	control->started_wall_ms = clock_wall_ms();
 	if (sock_make_folder(path, group, err) == 0)

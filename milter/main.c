@@ -12,12 +12,14 @@
 
 #include "milter/control.h"
 
+#include "alarm/alarm.h"
 #include "base/clock.h"
 #include "base/daemon.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/sock.h"
 #include "base/xalloc.h"
+#include "milter/incidents.h"
 #include "milter/limits.h"
 #include "milter/milter.h"
 #include "milter/session.h"
@@ -44,8 +46,10 @@ struct program {
 	struct conf *conf; /* until live has it */
 	struct quota *quota;
 	struct locks *locks;
+	struct usage *usage;
 	struct live *live;
 	struct loop *loop;
+	struct incidents *incidents;
 	struct milter_control *control;
 	struct loop_timer sweep;
 	struct loop_fd stop_watch;
@@ -88,9 +92,11 @@ static void *run_disk(void *arg)
 	struct program *program = arg;
 	struct pollfd stop = {.fd = program->stop_disk, .events = POLLIN};
 
-	do
+	do {
 		quota_tick(program->quota);
-	while (poll(&stop, 1, TICK_MS) <= 0);
+		usage_save(program->usage, false);
+	} while (poll(&stop, 1, TICK_MS) <= 0);
+	usage_save(program->usage, true);
 	return NULL;
 }
 
@@ -98,7 +104,7 @@ static void *run_milter(void *arg)
 {
 	struct program *program = arg;
 
-	if (milter_run(program->live, program->quota) < 0)
+	if (milter_run(program->live, program->quota, program->usage) < 0)
 		log_say(EV_FAULT, "libmilter gave up; its own message says why");
 	atomic_store(&program->milter_ended, true);
 	(void)kill(getpid(),
@@ -173,6 +179,18 @@ static int open_locks(struct program *program, struct err *err)
 	return program->locks == NULL ? -1 : 0;
 }
 
+/* What helps people and decides nothing, kept beside the ledger. */
+static void open_rest(struct program *program)
+{
+	char *sources = xasprintf("%s/sources", program->conf->milter_state_dir);
+	char *alarms = xasprintf("%s/alarms", program->conf->milter_state_dir);
+
+	program->usage = usage_open(sources);
+	alarms_open("relay365-milter", alarms, program->conf);
+	free(sources);
+	free(alarms);
+}
+
 static int start(struct program *program, struct err *err)
 {
 	const char *socket;
@@ -180,12 +198,15 @@ static int start(struct program *program, struct err *err)
 	if (open_quota(program, err) < 0 || open_locks(program, err) < 0 ||
 	    milter_listen(program->conf, &socket, err) < 0)
 		return -1;
+	open_rest(program);
 	program->live = live_new(program->conf, program->quota, program->locks);
 	program->loop = loop_new();
 	if (program->loop == NULL)
 		return err_set(err, ERR_TEMP, "cannot wait for events: %s", err_no(errno));
-	program->control =
-		milter_control_serve(program->loop, program->live, program->quota, socket, err);
+	program->incidents =
+		incidents_watch(program->loop, program->live, program->quota, program->usage);
+	program->control = milter_control_serve(program->loop, program->live, program->quota,
+						program->incidents, socket, err);
 	if (program->control == NULL || start_threads(program, err) < 0)
 		return -1;
 	log_say(EV_START, "relay365-milter " PACKAGE_VERSION " listens at %s", socket);
@@ -241,6 +262,8 @@ static void stop(struct program *program)
 		milter_wake();
 	}
 	milter_control_free(&program->control);
+	incidents_free(&program->incidents);
+	alarms_close();
 	milter_cleanup();
 	(void)clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_sec += STOP_MS / 1000;

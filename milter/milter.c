@@ -39,6 +39,7 @@ struct connection {
 static struct {
 	struct live *live;
 	struct quota *quota;
+	struct usage *usage;
 	char where[WHERE_MAX]; /* for libmilter */
 	const char *path;      /* of a UNIX socket, in where; NULL if it is none */
 	int listening;	       /* libmilter's descriptor; -1: not known */
@@ -71,7 +72,7 @@ static struct connection *new_connection(SMFICTX *ctx, unsigned int agreed)
 	struct connection *c = xcalloc(1, sizeof(*c));
 
 	c->agreed = agreed;
-	c->session = session_new(self.live, self.quota);
+	c->session = session_new(self.live, self.quota, self.usage);
 	(void)smfi_setpriv(ctx, c);
 	(void)atomic_fetch_add(&self.sessions, 1);
 	return c;
@@ -460,10 +461,11 @@ int milter_listen(const struct conf *conf, const char **where_r, struct err *err
 	return 0;
 }
 
-int milter_run(struct live *live, struct quota *quota)
+int milter_run(struct live *live, struct quota *quota, struct usage *usage)
 {
 	self.live = live;
 	self.quota = quota;
+	self.usage = usage;
 	return smfi_main() == MI_SUCCESS ? 0 : -1;
 }
 

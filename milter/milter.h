@@ -3,8 +3,8 @@
  * One milter a process, so the functions keep their state inside.
  *
  * Asked of the MTA: MAIL, RCPT and end of message with just the macros that
- * count; no HELO, DATA, headers or body, and CONNECT only from an MTA that
- * can't send the client's address with MAIL. MAIL is taken without a reply
+ * count; no HELO, DATA or body, headers only for a sender policy, and CONNECT
+ * only from an MTA that can't send the client's address with MAIL. MAIL is taken without a reply
  * where the MTA offers that. What is refused is refused at RCPT, except in
  * the sessions that Postfix simulates for local mail: there at end of message.
  */
@@ -12,6 +12,7 @@
 #define RELAY365_MILTER_MILTER_H
 
 #include "milter/live.h"
+#include "milter/usage.h"
 #include "quota/quota.h"
 
 /*
@@ -22,7 +23,7 @@
 int milter_listen(const struct conf *conf, const char **where_r, struct err *err);
 
 /* Serves until a SIGTERM reaches libmilter's own thread. -1: libmilter gave up. */
-int milter_run(struct live *live, struct quota *quota);
+int milter_run(struct live *live, struct quota *quota, struct usage *usage);
 
 /*
  * Makes libmilter see that it has been told to end: it looks every five seconds

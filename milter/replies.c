@@ -217,3 +217,19 @@ void reply_no_hold(const struct quota_verdict *verdict, int64_t now_wall_ms,
 	room_text(verdict, now_wall_ms, reply_r);
 	fill(reply_r, "451", "4.7.1");
 }
+
+void reply_no_quarantine(const char *source, struct reply *reply_r)
+{
+	(void)snprintf(
+		reply_r->text, sizeof(reply_r->text),
+		"source %.*s sends far more than is usual for it, and this MTA can't hold its "
+		"mail",
+		KEY_SHOWN, source);
+	fill(reply_r, "451", "4.7.1");
+}
+
+const char *reply_incident(unsigned int incident, char out[REPLY_INCIDENT_MAX])
+{
+	(void)snprintf(out, REPLY_INCIDENT_MAX, "%04x", incident & 0xffff);
+	return out;
+}

@@ -6,7 +6,8 @@
 #include "quota/locks.h"
 #include "quota/policy.h"
 
-#define REPLY_TEXT_MAX 480 /* bytes with the NUL: a reply line of 512 with its codes */
+#define REPLY_INCIDENT_MAX 5 /* bytes of an incident's number as text, with the NUL */
+#define REPLY_TEXT_MAX 480   /* bytes with the NUL: a reply line of 512 with its codes */
 
 struct reply {
 	char code[4];	/* "451" */
@@ -48,7 +49,13 @@ void reply_no_ledger(struct reply *reply_r);
 void reply_no_hold(const struct quota_verdict *verdict, int64_t now_wall_ms,
 		   struct reply *reply_r);
 
+/* 451 4.7.1: the same for a source that runs away. */
+void reply_no_quarantine(const char *source, struct reply *reply_r);
+
 /* "relay@contoso.com: 9500 of 9500 recipients used in 24 h", for a reply or a hold's reason. */
 void reply_use(const struct quota_verdict *verdict, char *out, size_t cap);
+
+/* An incident's number as people see it, "a1f3"; returns out. */
+const char *reply_incident(unsigned int incident, char out[REPLY_INCIDENT_MAX]);
 
 #endif

@@ -1,57 +1,28 @@
 #include "milter/session.h"
 
 #include "base/clock.h"
-#include "base/log.h"
 #include "base/xalloc.h"
-#include "milter/route.h"
-
-enum { HOST_MAX = 255 };
-
-/* What a message sends through one mailbox. */
-struct tally {
-	const struct conf_mailbox *mailbox;
-	int64_t recipients;
-	int64_t external;
-};
-
-struct session {
-	struct live *live;
-	struct quota *quota;
-
-	/* The message; conf is NULL between messages. */
-	struct live_conf *conf;
-	struct quota_message *reserved;
-	struct tally tally[SESSION_MAILBOXES_MAX];
-	size_t tallies;
-	char sender[ROUTE_ADDRESS_MAX + 1];
-	/* The source's name in the configuration, else login, else client's address, else
-	 * "local". */
-	char source[ROUTE_ADDRESS_MAX + 1];
-	const struct conf_source *from; /* conf's; NULL: no source says who this is */
-	char client[SESSION_CLIENT_MAX + 1];
-	char queue_id[SESSION_ID_MAX + 1];
-	bool locked; /* the source is, for the reason in lock */
-	struct lock lock;
-	bool simulated;
-	char own_host[HOST_MAX + 1];
-	int64_t bytes;
-	struct quota_verdict noted; /* the worst that did not refuse; exceeded is false if none */
-	char noted_mailbox[CONF_NAME_MAX + 1];
-	struct reply refused; /* simulated: what end of message will answer; "" if nothing */
-	struct sender_header header;
-};
+#include "milter/session_private.h"
 
 static void copy(char *to, size_t cap, const char *from)
 {
 	(void)snprintf(to, cap, "%s", from == NULL ? "" : from);
 }
 
-struct session *session_new(struct live *live, struct quota *quota)
+static void fold(char *text)
+{
+	for (; *text != '\0'; text++)
+		if (*text >= 'A' && *text <= 'Z')
+			*text = (char)(*text - 'A' + 'a');
+}
+
+struct session *session_new(struct live *live, struct quota *quota, struct usage *usage)
 {
 	struct session *session = xcalloc(1, sizeof(*session));
 
 	session->live = live;
 	session->quota = quota;
+	session->usage = usage;
 	return session;
 }
 
@@ -94,6 +65,7 @@ static void name_source(struct session *session, const struct session_mail *mail
 		copy(session->source, sizeof(session->source), mail->login);
 	else
 		copy(session->source, sizeof(session->source), local ? "local" : session->client);
+	fold(session->source);
 }
 
 /* A lock of the source, or of the login or the client's address behind it. */
@@ -122,41 +94,7 @@ void session_mail(struct session *session, const struct session_mail *mail)
 	session->noted.exceeded = false;
 	session->refused.code[0] = '\0';
 	sender_header_clear(&session->header);
-}
-
-static void begin_line(const struct session *session, struct log_line *line, enum log_event event)
-{
-	log_begin(line, event, session->queue_id[0] == '\0' ? "NOQUEUE" : session->queue_id);
-}
-
-static void log_sender(const struct session *session, struct log_line *line)
-{
-	char from[ROUTE_ADDRESS_MAX + 3];
-
-	log_str(line, "source", session->source);
-	log_str(line, "client", session->client[0] == '\0' ? NULL : session->client);
-	(void)snprintf(from, sizeof(from), "<%s>", session->sender);
-	log_str(line, "from", from);
-}
-
-static void log_verdict(const struct session *session, enum log_event event,
-			const struct quota_verdict *verdict, const char *mailbox)
-{
-	struct log_line line;
-
-	begin_line(session, &line, event);
-	log_str(&line, "limit", verdict->limit);
-	log_str(&line, "mailbox", mailbox);
-	log_sender(session, &line);
-	if (verdict->per != QUOTA_PER_MAILBOX)
-		log_str(&line, "key", verdict->key);
-	log_ratio(&line, "used", verdict->used, verdict->max);
-	log_int(&line, "need", verdict->need);
-	if (verdict->room_at_wall_ms > 0)
-		log_time(&line, "room_at", verdict->room_at_wall_ms);
-	if (verdict->shadowed)
-		log_str(&line, "shadow", "yes");
-	log_end(&line);
+	session->hour.incident = 0;
 }
 
 static enum log_event event_of(enum quota_action action)
@@ -217,19 +155,10 @@ static bool too_many(struct session *session, const struct tally *tally, struct 
 {
 	int64_t max = tally->mailbox->recipients_per_message;
 	bool shadow = live_conf(session->conf)->shadow;
-	struct log_line line;
 
 	if (session->simulated || tally->recipients < max)
 		return false;
-	begin_line(session, &line, EV_DEFER);
-	log_str(&line, "limit", "recipients_per_message");
-	log_str(&line, "mailbox", tally->mailbox->name);
-	log_sender(session, &line);
-	log_ratio(&line, "used", tally->recipients, max);
-	log_int(&line, "need", 1);
-	if (shadow)
-		log_str(&line, "shadow", "yes");
-	log_end(&line);
+	session_log_too_many(session, tally);
 	if (!shadow)
 		reply_too_many_recipients(tally->mailbox->address, max, reply_r);
 	return !shadow;
@@ -259,7 +188,7 @@ static enum session_result count(struct session *session, struct tally *tally,
 	quota_reserve(session->reserved, &facts, &need, &verdict);
 	if (verdict.exceeded && verdict.refused) {
 		reply_verdict(&verdict, clock_wall_ms(), reply_r);
-		log_verdict(session, event_of(verdict.action), &verdict, mailbox->name);
+		session_log_verdict(session, event_of(verdict.action), &verdict, mailbox->name);
 		return refuse(session, reply_r);
 	}
 	if (verdict.exceeded)
@@ -267,13 +196,6 @@ static enum session_result count(struct session *session, struct tally *tally,
 	tally->recipients++;
 	tally->external += external;
 	return SESSION_CONTINUE;
-}
-
-static void fold(char *text)
-{
-	for (; *text != '\0'; text++)
-		if (*text >= 'A' && *text <= 'Z')
-			*text = (char)(*text - 'A' + 'a');
 }
 
 /* Whether the source is one that the configuration lets send through this mailbox. */
@@ -295,52 +217,21 @@ static bool is_own(const struct session *session, const struct conf_mailbox *mai
 	return session->sender[0] == '\0' || conf_is_sender(mailbox, session->sender);
 }
 
-/* What a policy does to a message, beside the limits; header_from may be NULL. */
-static void log_policy(const struct session *session, enum log_event event, const char *policy,
-		       const struct conf_mailbox *mailbox, const char *header_from)
-{
-	struct log_line line;
-
-	begin_line(session, &line, event);
-	log_str(&line, "limit", policy);
-	log_str(&line, "mailbox", mailbox->name);
-	log_sender(session, &line);
-	log_str(&line, "header_from", header_from);
-	if (live_conf(session->conf)->shadow)
-		log_str(&line, "shadow", "yes");
-	log_end(&line);
-}
-
-static void log_locked(const struct session *session, const struct conf_mailbox *mailbox)
-{
-	struct log_line line;
-
-	begin_line(session, &line, EV_REJECT);
-	log_str(&line, "limit", "lock");
-	log_str(&line, "mailbox", mailbox->name);
-	log_sender(session, &line);
-	log_str(&line, "key", session->lock.key);
-	log_str(&line, "text", session->lock.reason);
-	if (live_conf(session->conf)->shadow)
-		log_str(&line, "shadow", "yes");
-	log_end(&line);
-}
-
 /* Whether the envelope alone keeps the recipient from going through the mailbox. */
 static bool is_forbidden(struct session *session, const struct conf_mailbox *mailbox,
 			 struct reply *reply_r)
 {
 	if (session->locked) {
-		log_locked(session, mailbox);
+		session_log_locked(session, mailbox);
 		reply_locked(&session->lock, clock_wall_ms(), reply_r);
 	} else if (!may_use(session, mailbox)) {
-		log_policy(session, EV_REJECT, "sources", mailbox, NULL);
+		session_log_policy(session, EV_REJECT, "sources", mailbox, NULL);
 		reply_not_allowed(session->source, mailbox->address, reply_r);
 	} else if (mailbox->other_senders == OTHERS_REJECT && !is_own(session, mailbox)) {
-		log_policy(session, EV_REJECT, "senders", mailbox, NULL);
+		session_log_policy(session, EV_REJECT, "senders", mailbox, NULL);
 		reply_other_sender(session->sender, mailbox, reply_r);
 	} else if (session->bytes > mailbox->message_size) {
-		log_policy(session, EV_REJECT, "message_size", mailbox, NULL);
+		session_log_policy(session, EV_REJECT, "message_size", mailbox, NULL);
 		reply_too_large(mailbox, session->bytes, reply_r);
 	} else {
 		return false;
@@ -382,26 +273,6 @@ enum session_result session_rcpt(struct session *session, const struct session_r
 	return count(session, tally, recipient, reply_r);
 }
 
-static void log_accepted(const struct session *session, const struct quota_use *use)
-{
-	struct log_line line;
-
-	for (size_t i = 0; i < session->tallies; i++) {
-		const struct tally *t = &session->tally[i];
-
-		if (t->recipients == 0)
-			continue;
-		begin_line(session, &line, EV_ACCEPT);
-		log_str(&line, "mailbox", t->mailbox->name);
-		log_sender(session, &line);
-		log_int(&line, "nrcpt", t->recipients);
-		log_int(&line, "ext", t->external);
-		if (use->limit[0] != '\0')
-			log_ratio(&line, "used", use->used, use->max);
-		log_end(&line);
-	}
-}
-
 static bool counts_anything(const struct session *session)
 {
 	for (size_t i = 0; i < session->tallies; i++)
@@ -415,20 +286,15 @@ static enum session_result charge(struct session *session, struct reply *reply_r
 {
 	const struct conf *conf = live_conf(session->conf);
 	struct err err = ERR_INIT;
-	struct log_line line;
 	struct quota_use use;
 
 	if (quota_charge(session->reserved, conf->accept_on_ledger_error || conf->shadow, &use,
 			 &err) < 0) {
-		begin_line(session, &line, EV_DEFER);
-		log_str(&line, "limit", "ledger");
-		log_sender(session, &line);
-		log_str(&line, "text", err.text);
-		log_end(&line);
+		session_log_ledger(session, err.text);
 		reply_no_ledger(reply_r);
 		return SESSION_REFUSE;
 	}
-	log_accepted(session, &use);
+	session_log_accepted(session, &use);
 	return SESSION_CONTINUE;
 }
 
@@ -446,7 +312,8 @@ static void rewrite(struct session *session, const struct conf_mailbox *mailbox,
 
 	if (!change_envelope && !change_header)
 		return;
-	log_policy(session, EV_REWRITE, NULL, mailbox, change_header ? header_from : NULL);
+	session_log_policy(session, EV_REWRITE, NULL, mailbox,
+			   change_header ? header_from : NULL);
 	if (live_conf(session->conf)->shadow)
 		return;
 	if (change_envelope)
@@ -469,7 +336,7 @@ static enum session_result judge_sender(struct session *session,
 		return SESSION_CONTINUE;
 	if (!ending->saw_header ||
 	    (mailbox->other_senders == OTHERS_REWRITE && !ending->can_change)) {
-		log_policy(session, EV_DEFER, "senders", mailbox, NULL);
+		session_log_policy(session, EV_DEFER, "senders", mailbox, NULL);
 		reply_unseen_header(&outcome->reply);
 		return shadow ? SESSION_CONTINUE : SESSION_REFUSE;
 	}
@@ -481,7 +348,7 @@ static enum session_result judge_sender(struct session *session,
 	}
 	if (own)
 		return SESSION_CONTINUE;
-	log_policy(session, EV_REJECT, "senders", mailbox, other);
+	session_log_policy(session, EV_REJECT, "senders", mailbox, other);
 	reply_other_from(other, mailbox, &outcome->reply);
 	return shadow ? SESSION_CONTINUE : SESSION_REFUSE;
 }
@@ -499,26 +366,68 @@ static enum session_result judge_senders(struct session *session,
 	return result;
 }
 
+/* Counts the message as its source's; whether the source's mail is to be held. */
+static bool runs_away(struct session *session)
+{
+	const struct conf *conf = live_conf(session->conf);
+	bool watched = session->from == NULL || session->from->runaway_watch;
+
+	for (size_t i = 0; i < session->tallies; i++) {
+		const struct tally *t = &session->tally[i];
+
+		if (t->recipients == 0)
+			continue;
+		usage_add(session->usage, session->source, t->mailbox->address, t->recipients,
+			  watched ? conf->runaway_factor : 0, &session->hour);
+		if (session->hour.begins)
+			session_log_runaway(session, EV_RUNAWAY);
+	}
+	return session->hour.incident != 0 && conf->runaway_action == RUNAWAY_HOLD &&
+	       !conf->shadow;
+}
+
+/* The charge is made, and the message is to be held for its source. */
+static enum session_result hold_runaway(struct session *session, char *reason)
+{
+	(void)snprintf(
+		reason, SESSION_REASON_MAX,
+		"source %.100s sent to %lld recipients in this hour, and usually to %lld at "
+		"most",
+		session->source, (long long)session->hour.recipients,
+		(long long)session->hour.usual);
+	session_log_runaway(session, EV_HOLD);
+	return SESSION_HOLD;
+}
+
 /* What becomes of a message that no recipient was refused for. */
 static enum session_result finish(struct session *session, const struct session_ending *ending,
 				  struct session_outcome *outcome)
 {
 	const struct quota_verdict *noted = &session->noted;
-	bool hold = noted->exceeded && !noted->shadowed && noted->action == QUOTA_HOLD;
+	bool hold = noted->exceeded && !noted->shadowed && noted->action == QUOTA_HOLD, away;
 
 	if (!counts_anything(session))
 		return SESSION_CONTINUE;
 	if (judge_senders(session, ending, outcome) == SESSION_REFUSE)
 		return SESSION_REFUSE;
+	away = runs_away(session);
+	if (away && !ending->can_hold) {
+		reply_no_quarantine(session->source, &outcome->reply);
+		session_log_runaway(session, EV_DEFER);
+		return SESSION_REFUSE;
+	}
 	if (hold && !ending->can_hold) {
 		reply_no_hold(noted, clock_wall_ms(), &outcome->reply);
-		log_verdict(session, EV_DEFER, noted, session->noted_mailbox);
+		session_log_verdict(session, EV_DEFER, noted, session->noted_mailbox);
 		return SESSION_REFUSE;
 	}
 	if (noted->exceeded)
-		log_verdict(session, event_of(noted->action), noted, session->noted_mailbox);
+		session_log_verdict(session, event_of(noted->action), noted,
+				    session->noted_mailbox);
 	if (charge(session, &outcome->reply) == SESSION_REFUSE)
 		return SESSION_REFUSE;
+	if (away && !hold)
+		return hold_runaway(session, outcome->reason);
 	if (!hold)
 		return SESSION_CONTINUE;
 	reply_use(noted, outcome->reason, sizeof(outcome->reason));

@@ -12,6 +12,7 @@
 #include "milter/live.h"
 #include "milter/replies.h"
 #include "milter/sender.h"
+#include "milter/usage.h"
 #include "quota/quota.h"
 
 #define SESSION_ID_MAX 64	/* bytes of a queue id */
@@ -22,8 +23,8 @@
 
 struct session;
 
-/* Both must outlive the session. */
-struct session *session_new(struct live *live, struct quota *quota);
+/* All must outlive the session. */
+struct session *session_new(struct live *live, struct quota *quota, struct usage *usage);
 void session_free(struct session **session);
 
 /* What the MTA tells with MAIL. Strings may be NULL or ""; they are copied. */

@@ -83,6 +83,7 @@ struct conf_source {
 	struct conf_network *network; /* of clients, one each */
 	struct conf_list mailboxes;   /* that it may use; empty: all */
 	bool priority;
+	bool runaway_watch;
 };
 
 enum conf_per {
@@ -140,6 +141,8 @@ struct conf_mailbox {
 	int64_t reserve_for_priority; /* percent of recipients_per_day */
 };
 
+enum conf_runaway { RUNAWAY_WARN, RUNAWAY_HOLD };
+
 struct conf {
 	char *path; /* the file this came from */
 	char *postmaster;
@@ -171,6 +174,8 @@ struct conf {
 	bool log_debug;
 	bool accept_on_ledger_error;
 	bool shadow;
+	int64_t runaway_factor; /* 0: nobody runs away */
+	int64_t runaway_action; /* enum conf_runaway */
 };
 
 /*

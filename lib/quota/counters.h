@@ -15,9 +15,11 @@ struct counter {
 	const struct quota_limit *limit; /* NULL: no such limit at present; the use is kept */
 	struct window window;
 	int64_t reserved;
-	unsigned int refs; /* messages that point here: it must stay */
-	bool owed;	   /* the ledger does not have all of it */
-	const char *key;   /* in name, behind the limit's name and "/" */
+	unsigned int refs;     /* messages that point here: it must stay */
+	bool owed;	       /* the ledger does not have all of it */
+	uint16_t incident;     /* the number of the one that lasts; 0: none */
+	unsigned char percent; /* the highest that it has told of: 80 or 95 */
+	const char *key;       /* in name, behind the limit's name and "/" */
 	size_t name_len;
 	char name[];
 };

@@ -158,6 +158,7 @@ static void fill(const struct policy_use *use, const struct quota_facts *facts,
 	verdict->need = use->need;
 	verdict->room_at_ms = use->room_at_ms;
 	verdict->room = use->room;
+	verdict->incident = use->incident;
 }
 
 void policy_decide(const struct policy_use *uses, size_t count, const struct quota_facts *facts,

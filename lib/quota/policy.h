@@ -90,6 +90,7 @@ struct policy_use {
 	int64_t used; /* reservations included, this message's own as well */
 	int64_t mine; /* what this message has reserved of it already */
 	int64_t need;
+	unsigned int incident; /* passed on */
 	/* Needed only where policy_exceeds(): when there is room (-1: never), and how much. */
 	int64_t room_at_ms;
 	int64_t room;
@@ -114,7 +115,8 @@ struct quota_verdict {
 	int64_t need;
 	int64_t room_at_ms; /* as given; quota.h fills in the wall time */
 	int64_t room_at_wall_ms;
-	int64_t room; /* how much there will be then */
+	int64_t room;	       /* how much there will be then */
+	unsigned int incident; /* that the limit is in, for this key; 0: none */
 };
 
 /*

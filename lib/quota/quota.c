@@ -42,6 +42,7 @@ void quota_close(struct quota **quota)
 	quota_shut(q);
 	counters_clear(&q->counters);
 	free(q->limit);
+	free(q->high);
 	free(q->path);
 	(void)pthread_mutex_destroy(&q->lock);
 	(void)pthread_mutex_destroy(&q->journal_lock);
@@ -238,6 +239,7 @@ static int meet(struct quota_message *message, const struct quota_limit *limit, 
 		return 0; /* the first recipient took it for the whole message */
 	use->mine = mine == NULL ? 0 : mine->n;
 	use->used = window_used(&counter->window, now_ms) + counter->reserved;
+	use->incident = counter->incident;
 	if (policy_exceeds(use, facts))
 		forecast(use, counter, policy_cap(limit, facts->priority), now_ms);
 	met->counter[met->count++] = counter;
@@ -355,12 +357,14 @@ static void count_entries(struct quota_message *message, bool stored, struct quo
 		used = window_used(&e->counter->window, now_ms);
 		if (limit == NULL || limit->max <= 0)
 			continue;
+		quota_watch_counter(quota, e->counter, used);
 		if (fullest->limit[0] == '\0' ||
 		    (double)used / (double)limit->max >
 			    (double)fullest->used / (double)fullest->max) {
 			memcpy(fullest->limit, limit->name, sizeof(fullest->limit));
 			fullest->used = used;
 			fullest->max = limit->max;
+			fullest->incident = e->counter->incident;
 		}
 	}
 	forget_entries(message);
@@ -370,7 +374,7 @@ int quota_charge(struct quota_message *message, bool unstored_too, struct quota_
 		 struct err *err)
 {
 	struct quota *quota = message->quota;
-	struct quota_use fullest = {"", 0, 0};
+	struct quota_use fullest = {.limit = ""};
 	int rc;
 
 	(void)pthread_mutex_lock(&quota->journal_lock);

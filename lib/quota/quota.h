@@ -54,6 +54,7 @@ struct quota_use {
 	char limit[QUOTA_NAME_MAX + 1]; /* "": the message meets no limit */
 	int64_t used;
 	int64_t max;
+	unsigned int incident; /* of this limit and key; 0: none */
 };
 
 /*
@@ -87,6 +88,47 @@ size_t quota_sweep(struct quota *quota, int64_t older_than_ms);
  * be held up by a slow disk.
  */
 void quota_tick(struct quota *quota);
+
+/*
+ * Incidents: a limit is nearly full for one key. One begins with 80 % of the
+ * maximum, grows at 95 % and ends below 70 %, so that a use that goes up and
+ * down around a mark is told once. Verdicts and quota_use carry its number.
+ */
+#define QUOTA_FULL_PERCENT 80
+#define QUOTA_FULLER_PERCENT 95
+#define QUOTA_REARM_PERCENT 70
+#define QUOTA_INCIDENTS_MAX 1000 /* at once; what comes on top is not told */
+
+enum quota_incident_state {
+	QUOTA_INCIDENT_LASTS,
+	QUOTA_INCIDENT_BEGINS,
+	QUOTA_INCIDENT_GROWS,
+	QUOTA_INCIDENT_ENDS
+};
+
+struct quota_incident {
+	enum quota_incident_state state;
+	unsigned int number; /* 1 to 65535, random: people tell them apart by it */
+	int percent;	     /* QUOTA_FULL_PERCENT or QUOTA_FULLER_PERCENT, the highest reached */
+	char limit[QUOTA_NAME_MAX + 1];
+	char key[QUOTA_KEY_MAX + 1];
+	enum quota_per per;
+	enum quota_count count;
+	int64_t used, max, window_ms;
+	bool shadow;
+	int64_t since_wall_ms;
+	int64_t full_at_wall_ms; /* forecast.h's guess; 0: not soon */
+};
+
+/*
+ * The incidents, to be freed. news_only: those that have begun, grown or ended
+ * since the last such call, for the one who tells the admin; without, all that
+ * last, for status, and nothing changes.
+ */
+size_t quota_incidents(struct quota *quota, bool news_only, struct quota_incident **list_r);
+
+/* After a start: begins the incidents of what was counted before. */
+void quota_watch_all(struct quota *quota);
 
 /* Whether what was accepted can't be written down at present. */
 bool quota_is_failing(struct quota *quota);

@@ -37,6 +37,13 @@ struct quota_message {
 	struct quota_message *next, *prev;
 };
 
+/* A counter with an incident. */
+struct quota_high {
+	struct counter *counter;
+	int64_t since_wall_ms;
+	int told; /* the percent that quota_incidents() has told of; 0: none yet */
+};
+
 struct quota {
 	pthread_mutex_t lock;
 	struct counters counters;
@@ -46,6 +53,8 @@ struct quota {
 	int64_t boot_ms; /* the boot clock at the last quota_now() */
 	char boot_id[40];
 	struct quota_message *messages; /* those that hold something */
+	struct quota_high *high;
+	size_t highs;
 
 	pthread_mutex_t journal_lock;
 	struct journal *journal; /* NULL: shut */
@@ -66,6 +75,9 @@ struct quota {
 int64_t quota_now(struct quota *quota, int64_t *wall_r);
 void quota_fill_row(struct counter *counter, int64_t now_ms, int64_t wall_ms,
 		    struct quota_row *row_r);
+
+/* Under lock: a counter's use has grown; begins or raises its incident when it is that full. */
+void quota_watch_counter(struct quota *quota, struct counter *counter, int64_t used);
 
 /* Under journal_lock: writes a record of these entries. */
 int quota_write(struct quota *quota, const struct quota_entry *entries, size_t count,

@@ -40,6 +40,7 @@ static struct {
 	struct live *live;
 	struct quota *quota;
 	struct locks *locks;
+	struct usage *usage;
 	struct session *session;
 	struct reply reply;
 	struct session_outcome outcome;
@@ -81,7 +82,8 @@ static void begin(const char *relay, const char *top)
 	free(limits);
 	t.locks = locks_open(temp_path("locks"), NULL);
 	t.live = live_new(conf, t.quota, t.locks);
-	t.session = session_new(t.live, t.quota);
+	t.usage = usage_open(temp_path("sources"));
+	t.session = session_new(t.live, t.quota, t.usage);
 }
 
 static int enter(void **state)
@@ -98,6 +100,7 @@ static int leave(void **state)
 	live_free(&t.live);
 	quota_close(&t.quota);
 	locks_close(&t.locks);
+	usage_free(&t.usage);
 	return temp_leave(state);
 }
 

@@ -1,0 +1,138 @@
+#include "milter/session_private.h"
+
+static void begin_line(const struct session *session, struct log_line *line, enum log_event event)
+{
+	log_begin(line, event, session->queue_id[0] == '\0' ? "NOQUEUE" : session->queue_id);
+}
+
+static void log_sender(const struct session *session, struct log_line *line)
+{
+	char from[ROUTE_ADDRESS_MAX + 3];
+
+	log_str(line, "source", session->source);
+	log_str(line, "client", session->client[0] == '\0' ? NULL : session->client);
+	(void)snprintf(from, sizeof(from), "<%s>", session->sender);
+	log_str(line, "from", from);
+}
+
+/* The number that all lines of an incident carry. */
+static void log_incident(struct log_line *line, unsigned int incident)
+{
+	char text[REPLY_INCIDENT_MAX];
+
+	if (incident != 0)
+		log_str(line, "incident", reply_incident(incident, text));
+}
+
+void session_log_verdict(const struct session *session, enum log_event event,
+			 const struct quota_verdict *verdict, const char *mailbox)
+{
+	struct log_line line;
+
+	begin_line(session, &line, event);
+	log_str(&line, "limit", verdict->limit);
+	log_str(&line, "mailbox", mailbox);
+	log_sender(session, &line);
+	if (verdict->per != QUOTA_PER_MAILBOX)
+		log_str(&line, "key", verdict->key);
+	log_ratio(&line, "used", verdict->used, verdict->max);
+	log_int(&line, "need", verdict->need);
+	if (verdict->room_at_wall_ms > 0)
+		log_time(&line, "room_at", verdict->room_at_wall_ms);
+	if (verdict->shadowed)
+		log_str(&line, "shadow", "yes");
+	log_incident(&line, verdict->incident);
+	log_end(&line);
+}
+
+void session_log_policy(const struct session *session, enum log_event event, const char *policy,
+			const struct conf_mailbox *mailbox, const char *header_from)
+{
+	struct log_line line;
+
+	begin_line(session, &line, event);
+	log_str(&line, "limit", policy);
+	log_str(&line, "mailbox", mailbox->name);
+	log_sender(session, &line);
+	log_str(&line, "header_from", header_from);
+	if (live_conf(session->conf)->shadow)
+		log_str(&line, "shadow", "yes");
+	log_end(&line);
+}
+
+void session_log_locked(const struct session *session, const struct conf_mailbox *mailbox)
+{
+	struct log_line line;
+
+	begin_line(session, &line, EV_REJECT);
+	log_str(&line, "limit", "lock");
+	log_str(&line, "mailbox", mailbox->name);
+	log_sender(session, &line);
+	log_str(&line, "key", session->lock.key);
+	log_str(&line, "text", session->lock.reason);
+	if (live_conf(session->conf)->shadow)
+		log_str(&line, "shadow", "yes");
+	log_end(&line);
+}
+
+void session_log_too_many(const struct session *session, const struct tally *tally)
+{
+	struct log_line line;
+
+	begin_line(session, &line, EV_DEFER);
+	log_str(&line, "limit", "recipients_per_message");
+	log_str(&line, "mailbox", tally->mailbox->name);
+	log_sender(session, &line);
+	log_ratio(&line, "used", tally->recipients, tally->mailbox->recipients_per_message);
+	log_int(&line, "need", 1);
+	if (live_conf(session->conf)->shadow)
+		log_str(&line, "shadow", "yes");
+	log_end(&line);
+}
+
+void session_log_ledger(const struct session *session, const char *text)
+{
+	struct log_line line;
+
+	begin_line(session, &line, EV_DEFER);
+	log_str(&line, "limit", "ledger");
+	log_sender(session, &line);
+	log_str(&line, "text", text);
+	log_end(&line);
+}
+
+void session_log_accepted(const struct session *session, const struct quota_use *use)
+{
+	struct log_line line;
+
+	for (size_t i = 0; i < session->tallies; i++) {
+		const struct tally *t = &session->tally[i];
+
+		if (t->recipients == 0)
+			continue;
+		begin_line(session, &line, EV_ACCEPT);
+		log_str(&line, "mailbox", t->mailbox->name);
+		log_sender(session, &line);
+		log_int(&line, "nrcpt", t->recipients);
+		log_int(&line, "ext", t->external);
+		if (use->limit[0] != '\0')
+			log_ratio(&line, "used", use->used, use->max);
+		log_incident(&line, session->hour.incident != 0 ? session->hour.incident
+								: use->incident);
+		log_end(&line);
+	}
+}
+
+void session_log_runaway(const struct session *session, enum log_event event)
+{
+	struct log_line line;
+
+	begin_line(session, &line, event);
+	if (event != EV_RUNAWAY)
+		log_str(&line, "limit", "runaway");
+	log_sender(session, &line);
+	log_int(&line, "hour", session->hour.recipients);
+	log_int(&line, "usual", session->hour.usual);
+	log_incident(&line, session->hour.incident);
+	log_end(&line);
+}
