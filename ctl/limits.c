@@ -9,11 +9,16 @@ static void print_limit(const cJSON *limit)
 {
 	const cJSON *key;
 	const char *only = ctl_text(limit, "only");
+	char window[40] = "";
 
-	(void)printf("%s: %lld %s per %s in %lld s, %s%s (%s)\n", ctl_text(limit, "limit"),
+	/* Some are of one message, or of what goes on at the same time. */
+	if (ctl_number(limit, "window_s") > 0)
+		(void)snprintf(window, sizeof(window), " in %lld s",
+			       ctl_number(limit, "window_s"));
+	(void)printf("%s: %lld %s per %s%s, %s%s (%s)\n", ctl_text(limit, "limit"),
 		     ctl_number(limit, "max"), ctl_text(limit, "count"),
-		     only[0] != '\0' ? only : ctl_text(limit, "per"),
-		     ctl_number(limit, "window_s"), ctl_text(limit, "action"),
+		     only[0] != '\0' ? only : ctl_text(limit, "per"), window,
+		     ctl_text(limit, "action"),
 		     cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(limit, "shadow")) ? ", shadow"
 										     : "",
 		     ctl_text(limit, "from"));

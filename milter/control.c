@@ -160,6 +160,7 @@ static cJSON *limit_json(const struct conf *conf, const struct quota_limit *limi
 	(void)cJSON_AddNumberToObject(json, "max", (double)limit->max);
 	(void)cJSON_AddNumberToObject(json, "window_s", (double)limit->window_ms / 1000);
 	(void)cJSON_AddStringToObject(json, "action", policy_action_name(limit->action));
+	(void)cJSON_AddStringToObject(json, "kept_by", "relay365-milter");
 	(void)cJSON_AddBoolToObject(json, "shadow", limit->shadow);
 	(void)cJSON_AddStringToObject(json, "from", from);
 	(void)cJSON_AddNumberToObject(json, "keys", (double)top->keys);
@@ -173,6 +174,40 @@ static cJSON *limit_json(const struct conf *conf, const struct quota_limit *limi
 		(void)cJSON_AddItemToArray(keys, item);
 	}
 	return json;
+}
+
+/* A mailbox's limits that need no count over time. */
+static void add_fixed(cJSON *list, const struct conf_mailbox *m)
+{
+	const struct {
+		const char *limit, *count, *action, *kept_by;
+		int64_t max, window_s;
+	} fixed[] = {
+		{"messages_per_minute", "messages", "wait", "relay365-tokend",
+		 m->messages_per_minute, 60},
+		{"connections", "connections", "wait", "relay365-tokend", m->connections, 0},
+		{"recipients_per_message", "recipients", "defer", "relay365-milter",
+		 m->recipients_per_message, 0},
+		{"message_size", "bytes", "reject", "relay365-milter", m->message_size, 0},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(fixed); i++) {
+		cJSON *json = cJSON_CreateObject();
+
+		(void)cJSON_AddStringToObject(json, "limit", fixed[i].limit);
+		(void)cJSON_AddStringToObject(json, "only", m->address);
+		(void)cJSON_AddStringToObject(json, "per", "mailbox");
+		(void)cJSON_AddStringToObject(json, "count", fixed[i].count);
+		(void)cJSON_AddNumberToObject(json, "max", (double)fixed[i].max);
+		(void)cJSON_AddNumberToObject(json, "window_s", (double)fixed[i].window_s);
+		(void)cJSON_AddStringToObject(json, "action", fixed[i].action);
+		(void)cJSON_AddStringToObject(json, "kept_by", fixed[i].kept_by);
+		(void)cJSON_AddBoolToObject(json, "shadow", 0);
+		(void)cJSON_AddStringToObject(json, "from", "built in");
+		(void)cJSON_AddNumberToObject(json, "keys", 0);
+		(void)cJSON_AddArrayToObject(json, "top");
+		(void)cJSON_AddItemToArray(list, json);
+	}
 }
 
 static int verb_limits(void *context, const struct kv_message *request, cJSON **json_r,
@@ -196,6 +231,8 @@ static int verb_limits(void *context, const struct kv_message *request, cJSON **
 		(void)cJSON_AddItemToArray(list, limit_json(conf, &limits[i], &top));
 	}
 	free(limits);
+	for (size_t i = 0; i < conf->mailboxes; i++)
+		add_fixed(list, &conf->mailbox[i]);
 	live_put(&live);
 	return 0;
 }

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/xalloc.h"
 #include "milter/session_private.h"
+#include "quota/locks_control.h"
 
 static void copy(char *to, size_t cap, const char *from)
 {
@@ -282,20 +283,18 @@ static bool counts_anything(const struct session *session)
 }
 
 /* Charges. Refused only when the ledger can't be written and that is not to be accepted. */
-static enum session_result charge(struct session *session, struct reply *reply_r)
+static enum session_result charge(struct session *session, struct quota_use *use_r,
+				  struct reply *reply_r)
 {
 	const struct conf *conf = live_conf(session->conf);
 	struct err err = ERR_INIT;
-	struct quota_use use;
 
-	if (quota_charge(session->reserved, conf->accept_on_ledger_error || conf->shadow, &use,
-			 &err) < 0) {
-		session_log_ledger(session, err.text);
-		reply_no_ledger(reply_r);
-		return SESSION_REFUSE;
-	}
-	session_log_accepted(session, &use);
-	return SESSION_CONTINUE;
+	if (quota_charge(session->reserved, conf->accept_on_ledger_error || conf->shadow, use_r,
+			 &err) >= 0)
+		return SESSION_CONTINUE;
+	session_log_ledger(session, err.text);
+	reply_no_ledger(reply_r);
+	return SESSION_REFUSE;
 }
 
 void session_field(struct session *session, const char *name, const char *value)
@@ -366,8 +365,24 @@ static enum session_result judge_senders(struct session *session,
 	return result;
 }
 
-/* Counts the message as its source's; whether the source's mail is to be held. */
-static bool runs_away(struct session *session)
+static void lock_source(struct session *session)
+{
+	struct lock lock = {.by = "runaway", .since_wall_ms = clock_wall_ms()};
+	struct err err = ERR_INIT;
+
+	(void)snprintf(lock.key, sizeof(lock.key), LOCK_SOURCE "%s", session->source);
+	(void)snprintf(lock.reason, sizeof(lock.reason),
+		       "it sent to %lld recipients in an hour, and usually to %lld at most",
+		       (long long)session->hour.recipients, (long long)session->hour.usual);
+	/* In force at once; written when the disk allows. */
+	if (locks_add(live_locks(session->live), &lock, 0, &err) < 0)
+		log_say(EV_WARNING, "source %s is not locked: %s", session->source, err.text);
+	else
+		locks_log(&lock);
+}
+
+/* Counts the message as its source's, and says so when that runs away. */
+static void count_usage(struct session *session)
 {
 	const struct conf *conf = live_conf(session->conf);
 	bool watched = session->from == NULL || session->from->runaway_watch;
@@ -379,18 +394,34 @@ static bool runs_away(struct session *session)
 			continue;
 		usage_add(session->usage, session->source, t->mailbox->address, t->recipients,
 			  watched ? conf->runaway_factor : 0, &session->hour);
-		if (session->hour.begins)
-			session_log_runaway(session, EV_RUNAWAY);
+		if (!session->hour.begins)
+			continue;
+		session_log_runaway(session, EV_RUNAWAY);
+		if (conf->runaway_action == RUNAWAY_LOCK && !conf->shadow)
+			lock_source(session);
 	}
-	return session->hour.incident != 0 && conf->runaway_action == RUNAWAY_HOLD &&
+}
+
+/* Whether the message is to be held for its source. */
+static bool runs_away(const struct session *session)
+{
+	const struct conf *conf = live_conf(session->conf);
+
+	return session->hour.incident != 0 && conf->runaway_action != RUNAWAY_WARN &&
 	       !conf->shadow;
 }
 
-/* The charge is made, and the message is to be held for its source. */
-static enum session_result hold_runaway(struct session *session, char *reason)
+/* Behind the charge, so that mail that comes again and again counts once. */
+static enum session_result hold_runaway(struct session *session, bool can_hold,
+					struct session_outcome *outcome)
 {
+	if (!can_hold) {
+		reply_no_quarantine(session->source, &outcome->reply);
+		session_log_runaway(session, EV_DEFER);
+		return SESSION_REFUSE;
+	}
 	(void)snprintf(
-		reason, SESSION_REASON_MAX,
+		outcome->reason, sizeof(outcome->reason),
 		"source %.100s sent to %lld recipients in this hour, and usually to %lld at "
 		"most",
 		session->source, (long long)session->hour.recipients,
@@ -404,18 +435,13 @@ static enum session_result finish(struct session *session, const struct session_
 				  struct session_outcome *outcome)
 {
 	const struct quota_verdict *noted = &session->noted;
-	bool hold = noted->exceeded && !noted->shadowed && noted->action == QUOTA_HOLD, away;
+	bool hold = noted->exceeded && !noted->shadowed && noted->action == QUOTA_HOLD;
+	struct quota_use use;
 
 	if (!counts_anything(session))
 		return SESSION_CONTINUE;
 	if (judge_senders(session, ending, outcome) == SESSION_REFUSE)
 		return SESSION_REFUSE;
-	away = runs_away(session);
-	if (away && !ending->can_hold) {
-		reply_no_quarantine(session->source, &outcome->reply);
-		session_log_runaway(session, EV_DEFER);
-		return SESSION_REFUSE;
-	}
 	if (hold && !ending->can_hold) {
 		reply_no_hold(noted, clock_wall_ms(), &outcome->reply);
 		session_log_verdict(session, EV_DEFER, noted, session->noted_mailbox);
@@ -424,14 +450,16 @@ static enum session_result finish(struct session *session, const struct session_
 	if (noted->exceeded)
 		session_log_verdict(session, event_of(noted->action), noted,
 				    session->noted_mailbox);
-	if (charge(session, &outcome->reply) == SESSION_REFUSE)
+	if (charge(session, &use, &outcome->reply) == SESSION_REFUSE)
 		return SESSION_REFUSE;
-	if (away && !hold)
-		return hold_runaway(session, outcome->reason);
-	if (!hold)
-		return SESSION_CONTINUE;
-	reply_use(noted, outcome->reason, sizeof(outcome->reason));
-	return SESSION_HOLD;
+	count_usage(session);
+	session_log_accepted(session, &use);
+	if (hold) {
+		reply_use(noted, outcome->reason, sizeof(outcome->reason));
+		return SESSION_HOLD;
+	}
+	return runs_away(session) ? hold_runaway(session, ending->can_hold, outcome)
+				  : SESSION_CONTINUE;
 }
 
 enum session_result session_end(struct session *session, const struct session_ending *ending,

@@ -141,7 +141,7 @@ struct conf_mailbox {
 	int64_t reserve_for_priority; /* percent of recipients_per_day */
 };
 
-enum conf_runaway { RUNAWAY_WARN, RUNAWAY_HOLD };
+enum conf_runaway { RUNAWAY_WARN, RUNAWAY_HOLD, RUNAWAY_LOCK };
 
 struct conf {
 	char *path; /* the file this came from */

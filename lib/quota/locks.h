@@ -28,7 +28,7 @@
 struct lock {
 	char key[LOCK_KEY_MAX + 1];
 	char reason[LOCK_REASON_MAX + 1];
-	char by[16]; /* "admin" or "microsoft" */
+	char by[16]; /* "admin", "microsoft" or "runaway" */
 	int64_t since_wall_ms;
 	int64_t until_wall_ms; /* 0: until it is unlocked */
 };

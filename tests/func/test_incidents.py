@@ -135,6 +135,25 @@ def test_runaway_is_held(lab):
     assert re.search(sent.qid + ": milter-hold: END-OF-MESSAGE", postfix.log())
 
 
+def test_runaway_is_locked(lab):
+    postfix = runaway(lab, runaway_action="lock")
+    sent = send(postfix, 120, ERP)
+    postfix.wait_queue(lambda queue: [(m["queue_id"], m["queue_name"]) for m in queue] == [
+        (sent.qid, "hold")])
+    refused = postfix.send(flow.SENDER, ["a@example.net"], xclient=ERP)
+    assert (refused.code, refused.text) == (550, (
+        "5.7.1 source erp is locked: it sent to 120 recipients in an hour, and usually to 5 at "
+        "most"))
+    send(postfix, 1, PRINTER)
+    [lock] = milter(lab)["locks"]
+    assert (lock["key"], lock["by"]) == ("source:erp", "runaway")
+    # an admin's word counts more
+    lab.relay365("unlock", "source:erp")
+    postfix.wait_queue(lambda queue: len(queue) == 2)
+    again = postfix.send(flow.SENDER, ["a@example.net"], xclient=ERP)
+    assert again.ok, again
+
+
 def test_runaway_only_in_the_log(lab):
     postfix = runaway(lab, runaway_action="hold", shadow=True)
     sent = send(postfix, 120, ERP)

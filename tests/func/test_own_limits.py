@@ -108,6 +108,22 @@ def test_licences_give_the_limit(lab):
         assert str(external["max"]) == limit_text
 
 
+def test_built_in_limits_are_shown(lab):
+    lab.configure(mailboxes={"relay": {"messages_per_minute": 20, "message_size": 5000}})
+    lab.milter.start()
+    shown = {it["limit"]: it for it in flow.json.loads(
+        lab.relay365("--json", "limits").stdout)["limits"]}
+    assert {name: (it["max"], it["action"], it["kept_by"]) for name, it in shown.items()} == {
+        "recipients_per_day": (10000, "wait", "relay365-milter"),
+        "recipients_per_message": (500, "defer", "relay365-milter"),
+        "message_size": (5000, "reject", "relay365-milter"),
+        "messages_per_minute": (20, "wait", "relay365-tokend"),
+        "connections": (3, "wait", "relay365-tokend")}
+    text = lab.relay365("limits").stdout
+    assert "messages_per_minute: 20 messages per relay@contoso.com in 60 s, wait" in text
+    assert "connections: 3 connections per relay@contoso.com, wait" in text
+
+
 def test_priority_may_use_the_reserve(lab):
     postfix = gateway(lab, mailboxes={"relay": {
         "recipients_per_day": 10, "reserve_for_priority": 20, "when_full": "defer"}},
