@@ -34,13 +34,17 @@ int ctl_alarm(const struct ctl *ctl);
 int ctl_authorize(const struct ctl *ctl);
 int ctl_check(const struct ctl *ctl);
 int ctl_explain(const struct ctl *ctl);
+int ctl_hold(const struct ctl *ctl);
 int ctl_limits(const struct ctl *ctl);
 int ctl_lock(const struct ctl *ctl);
+int ctl_queue(const struct ctl *ctl);
 int ctl_reload(const struct ctl *ctl);
+int ctl_release(const struct ctl *ctl);
 int ctl_setup(const struct ctl *ctl);
 int ctl_status(const struct ctl *ctl);
 int ctl_token(const struct ctl *ctl);
 int ctl_unlock(const struct ctl *ctl);
+int ctl_why(const struct ctl *ctl);
 
 /* An option of a command: exactly one of flag and value is there to be set. */
 struct ctl_option {

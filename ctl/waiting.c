@@ -6,8 +6,7 @@
 
 enum { OUTPUT_MAX = 64 << 20, LINE_MAX = 1 << 20 };
 
-/* "5d" in seconds; 0 when it is no time. */
-static int64_t postfix_time_s(const char *text)
+int64_t waiting_time_s(const char *text)
 {
 	static const char units[] = "smhdw";
 	static const int64_t seconds[] = {1, 60, 3600, 86400, 7 * 86400};
@@ -61,7 +60,7 @@ int waiting_count(struct waiting *waiting_r, int timeout_ms)
 	if (child_run("postconf -hx maximal_queue_lifetime 2>/dev/null", NULL, &life,
 		      timeout_ms) == 0 &&
 	    waiting_r->oldest_s > 0) {
-		life_s = postfix_time_s(buf_text(&life));
+		life_s = waiting_time_s(buf_text(&life));
 		if (life_s > 0)
 			waiting_r->first_expires_s = waiting_r->oldest_s + life_s;
 	}

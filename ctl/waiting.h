@@ -24,4 +24,7 @@ struct waiting {
  */
 int waiting_count(struct waiting *waiting_r, int timeout_ms);
 
+/* One of Postfix's times ("5d") in seconds; 0 when it is none. */
+int64_t waiting_time_s(const char *text);
+
 #endif

@@ -201,12 +201,16 @@ static void add_problem(cJSON *json, struct mailbox *mailbox)
 {
 	char reason[512];
 	int64_t retry_ms, each = 0;
+	struct lock lock;
 
 	if (mailbox->conf != NULL)
 		each = conf_transaction_recipients(mailbox->conf);
-	if (mailbox_is_shut(mailbox, each, reason, sizeof(reason), &retry_ms))
+	if (mailbox_is_shut(mailbox, each, reason, sizeof(reason), &retry_ms)) {
 		(void)cJSON_AddStringToObject(json, "problem", reason);
-	else if (mailbox->trouble[0] != '\0')
+		if (!locks_find(mailbox->locks, LOCK_MAILBOX, mailbox->address, &lock) ||
+		    lock.until_wall_ms > 0)
+			add_time(json, "waits_until", clock_wall_ms() + retry_ms);
+	} else if (mailbox->trouble[0] != '\0')
 		(void)cJSON_AddStringToObject(json, "problem", mailbox->trouble);
 	else if (identity_problem(mailbox->identity)[0] != '\0')
 		(void)cJSON_AddStringToObject(json, "problem",

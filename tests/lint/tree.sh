@@ -55,6 +55,7 @@ awk -F: '
 	$3 == "mfapi.h" || $3 ~ /\/mfapi\.h$/ { home["mfapi.h", $1] }
 	$3 ~ /^curl\// { home["curl.h", $1] }
 	$3 == "sqlite3.h" { home["sqlite3.h", $1] }
+	$3 == "zlib.h" { home["zlib.h", $1] }
 	$3 == "libconfig.h" { home["libconfig.h", $1] }
 	$3 ~ /^sasl\// || $3 ~ /^sasl(plug)?\.h$/ { home["sasl.h", $1] }
 	$3 ~ /^openssl\// { home["openssl", $1] }

@@ -1,0 +1,144 @@
+#include "ctl/instance.h"
+
+#include "base/file.h"
+#include "base/xalloc.h"
+#include "ctl/child.h"
+
+#include <ctype.h>
+
+enum { ARGS_MAX = 12, TEXT_MAX = 64 * 1024, QUEUE_MAX = 512 << 20 };
+
+int instance_run(const char *config_dir, const char *command, const char *const *args,
+		 const char *input, struct buf *output, struct err *err)
+{
+	struct buf errors = BUF_INIT(TEXT_MAX);
+	const char *argv[ARGS_MAX];
+	size_t n = 0;
+	int status;
+
+	argv[n++] = command;
+	if (config_dir != NULL) {
+		argv[n++] = "-c";
+		argv[n++] = config_dir;
+	}
+	while (*args != NULL && n < ARGS_MAX - 1)
+		argv[n++] = *args++;
+	argv[n] = NULL;
+	status = child_exec(argv, input, output, &errors, INSTANCE_TIMEOUT_MS);
+	if (status == 0 && output->overflowed)
+		err_set(err, ERR_TEMP, "%s tells more than %zu bytes", command, output->max);
+	else if (status == 127)
+		err_set(err, ERR_CONFIG, "%s is not found; is Postfix installed?", command);
+	else if (status != 0)
+		err_set(err, ERR_TEMP, "%s failed: %.*s", command,
+			(int)strcspn(buf_text(&errors), "\n"), buf_text(&errors));
+	buf_clear(&errors);
+	return status == 0 && !output->overflowed ? 0 : -1;
+}
+
+/* A parameter's value, to be freed; NULL when postconf does not tell. */
+static char *parameter(const char *config_dir, const char *name)
+{
+	const char *const args[] = {"-hx", name, NULL};
+	struct buf text = BUF_INIT(TEXT_MAX);
+	char *value = NULL;
+
+	if (instance_run(config_dir, "postconf", args, NULL, &text, NULL) == 0)
+		value = xstrndup(buf_text(&text), strcspn(buf_text(&text), "\n"));
+	buf_clear(&text);
+	return value;
+}
+
+/* MAIL_CONFIG in the environment of the queue's master, to be freed; NULL: it does not run. */
+static char *config_of_master(const char *queue_dir)
+{
+	static const char name[] = "MAIL_CONFIG=";
+	struct buf pid = BUF_INIT(64), env = BUF_INIT(1 << 20);
+	char *path = xasprintf("%s/pid/master.pid", queue_dir), *found = NULL;
+	const char *number;
+	int result = file_read(path, &pid, NULL);
+
+	free(path);
+	number = buf_text(&pid);
+	while (isspace((unsigned char)*number))
+		number++;
+	path = xasprintf("/proc/%.*s/environ", (int)strspn(number, "0123456789"), number);
+	if (result == 0)
+		result = file_read(path, &env, NULL);
+	for (size_t at = 0; result == 0 && at < env.len; at += strlen(env.data + at) + 1)
+		if (strncmp(env.data + at, name, sizeof(name) - 1) == 0)
+			found = xstrdup(env.data + at + sizeof(name) - 1);
+	free(path);
+	buf_clear(&pid);
+	buf_clear(&env);
+	return found;
+}
+
+static bool owns(const char *config_dir, const char *queue_dir)
+{
+	char *its = parameter(config_dir, "queue_directory");
+	bool same = its != NULL && strcmp(its, queue_dir) == 0;
+
+	free(its);
+	return same;
+}
+
+/* One of the folders in Postfix's multi_instance_directories, to be freed. */
+static char *one_of_several(const char *queue_dir)
+{
+	char *all = parameter(NULL, "multi_instance_directories"), *found = NULL;
+
+	for (const char *at = all; at != NULL && *at != '\0' && found == NULL;) {
+		size_t n = strcspn(at, ", \t");
+		char *folder = xstrndup(at, n);
+
+		if (n > 0 && owns(folder, queue_dir))
+			found = folder;
+		else
+			free(folder);
+		at += n + (at[n] != '\0');
+	}
+	free(all);
+	return found;
+}
+
+char *instance_config_dir(const char *queue_dir, struct err *err)
+{
+	char *found = config_of_master(queue_dir);
+
+	if (found != NULL && owns(found, queue_dir))
+		return found;
+	free(found);
+	if (owns(NULL, queue_dir))
+		return parameter(NULL, "config_directory");
+	found = one_of_several(queue_dir);
+	if (found == NULL)
+		err_set(err, ERR_CONFIG,
+			"no Postfix on this machine has the queue directory %s; look at "
+			"queue_directories",
+			queue_dir);
+	return found;
+}
+
+int instance_queue(const char *config_dir, void (*each)(void *arg, const cJSON *message),
+		   void *arg, struct err *err)
+{
+	const char *const args[] = {"-j", NULL};
+	struct buf queue = BUF_INIT(QUEUE_MAX);
+
+	if (instance_run(config_dir, "postqueue", args, NULL, &queue, err) < 0) {
+		buf_clear(&queue);
+		return -1;
+	}
+	for (const char *line = buf_text(&queue); *line != '\0';) {
+		size_t len = strcspn(line, "\n");
+		cJSON *message = cJSON_ParseWithLength(line, len);
+
+		if (message != NULL)
+			each(arg, message);
+		cJSON_Delete(message);
+		line += len + (line[len] == '\n');
+	}
+	buf_clear(&queue);
+	return 0;
+}

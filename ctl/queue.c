@@ -1,0 +1,215 @@
+/* relay365 queue: who waits, why, until when, and when it would be returned. */
+#include "base/compat.h"
+
+#include "ctl/ctl.h"
+
+#include "base/clock.h"
+#include "base/xalloc.h"
+#include "ctl/instance.h"
+#include "ctl/waiting.h"
+#include "proto/control.h"
+
+enum { REASON_SHOWN = 600 };
+
+/* One queue directory's part of the list. */
+struct listing {
+	const struct ctl *ctl;
+	const cJSON *mailboxes; /* as tokend tells them; NULL: it is down */
+	cJSON *messages;
+	const char *queue_dir;
+	int64_t life_s, bounce_life_s; /* 0: not known */
+};
+
+static void add_time(cJSON *to, const char *name, int64_t s)
+{
+	char text[CLOCK_TEXT_MAX];
+
+	if (s > 0)
+		(void)cJSON_AddStringToObject(to, name, clock_rfc3339(s * 1000, text));
+	else
+		(void)cJSON_AddNullToObject(to, name);
+}
+
+static const cJSON *state_of(const struct listing *listing, const struct conf_mailbox *mailbox)
+{
+	const cJSON *item;
+
+	cJSON_ArrayForEach (item, listing->mailboxes)
+		if (strcmp(ctl_text(item, "name"), mailbox->name) == 0)
+			return item;
+	return NULL;
+}
+
+/* Postfix's own words when it does not even try hide the cause; tokend knows it. */
+static bool hides_cause(const char *reason)
+{
+	return reason[0] == '\0' || strstr(reason, "delivery temporarily suspended") != NULL;
+}
+
+/* Each different reason once, with how many recipients have it. */
+static cJSON *reasons_of(const cJSON *message, const char *problem)
+{
+	cJSON *reasons = cJSON_CreateArray(), *item;
+	const cJSON *recipient;
+
+	cJSON_ArrayForEach (recipient, cJSON_GetObjectItemCaseSensitive(message, "recipients")) {
+		const char *reason = ctl_text(recipient, "delay_reason");
+		bool known = false;
+
+		if (problem[0] != '\0' && hides_cause(reason))
+			reason = problem;
+		cJSON_ArrayForEach (item, reasons) {
+			if (strcmp(ctl_text(item, "reason"), reason) != 0)
+				continue;
+			known = true;
+			cJSON_SetNumberValue(cJSON_GetObjectItemCaseSensitive(item, "recipients"),
+					     (double)ctl_number(item, "recipients") + 1);
+		}
+		if (known)
+			continue;
+		item = cJSON_CreateObject();
+		(void)cJSON_AddStringToObject(item, "reason", reason);
+		(void)cJSON_AddNumberToObject(item, "recipients", 1);
+		(void)cJSON_AddItemToArray(reasons, item);
+	}
+	return reasons;
+}
+
+static void add_message(void *arg, const cJSON *message)
+{
+	struct listing *listing = arg;
+	const char *sender = ctl_text(message, "sender");
+	bool bounce = strcmp(sender, "MAILER-DAEMON") == 0;
+	const struct conf_mailbox *mailbox =
+		conf_mailbox_by_sender(listing->ctl->conf, bounce ? "" : sender);
+	const cJSON *state = mailbox == NULL ? NULL : state_of(listing, mailbox);
+	bool held = strcmp(ctl_text(message, "queue_name"), "hold") == 0;
+	int64_t arrived_s = ctl_number(message, "arrival_time");
+	int64_t life_s = bounce ? listing->bounce_life_s : listing->life_s;
+	cJSON *item = cJSON_CreateObject();
+
+	(void)cJSON_AddStringToObject(item, "queue_id", ctl_text(message, "queue_id"));
+	(void)cJSON_AddStringToObject(item, "queue", ctl_text(message, "queue_name"));
+	(void)cJSON_AddStringToObject(item, "queue_directory", listing->queue_dir);
+	(void)cJSON_AddStringToObject(item, "sender", bounce ? "" : sender);
+	(void)cJSON_AddNumberToObject(
+		item, "recipients",
+		cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(message, "recipients")));
+	if (mailbox != NULL)
+		(void)cJSON_AddStringToObject(item, "mailbox", mailbox->name);
+	add_time(item, "arrived", arrived_s);
+	add_time(item, "expires", held || life_s == 0 ? 0 : arrived_s + life_s);
+	(void)cJSON_AddStringToObject(item, "until", held ? "" : ctl_text(state, "waits_until"));
+	(void)cJSON_AddItemToObject(item, "reasons",
+				    reasons_of(message, held ? "" : ctl_text(state, "problem")));
+	(void)cJSON_AddItemToArray(listing->messages, item);
+}
+
+static void read_lives(struct listing *listing, const char *config_dir)
+{
+	const char *const args[] = {"-hx", "maximal_queue_lifetime", "bounce_queue_lifetime",
+				    NULL};
+	struct buf text = BUF_INIT(4096);
+	char *second;
+
+	if (instance_run(config_dir, "postconf", args, NULL, &text, NULL) == 0) {
+		char *first = xstrdup(buf_text(&text));
+
+		second = first + strcspn(first, "\n");
+		if (*second == '\n')
+			*second++ = '\0';
+		second[strcspn(second, "\n")] = '\0';
+		listing->life_s = waiting_time_s(first);
+		listing->bounce_life_s = waiting_time_s(second);
+		free(first);
+	}
+	buf_clear(&text);
+}
+
+static int add_instance(struct listing *listing, struct err *err)
+{
+	char *config_dir = instance_config_dir(listing->queue_dir, err);
+	int result = -1;
+
+	if (config_dir == NULL)
+		return -1;
+	read_lives(listing, config_dir);
+	result = instance_queue(config_dir, add_message, listing, err);
+	free(config_dir);
+	return result;
+}
+
+static void print_message(const cJSON *message)
+{
+	const char *mailbox = ctl_text(message, "mailbox");
+	const cJSON *item;
+
+	(void)printf("%s  %s  <%s> to %lld recipient%s%s%s%s\n", ctl_text(message, "queue_id"),
+		     ctl_text(message, "queue"), ctl_text(message, "sender"),
+		     ctl_number(message, "recipients"),
+		     ctl_number(message, "recipients") == 1 ? "" : "s",
+		     mailbox[0] == '\0' ? "" : ", mailbox ", mailbox,
+		     strcmp(ctl_text(message, "queue"), "hold") == 0
+			     ? "; relay365 why tells who held it, relay365 release lets it go"
+			     : "");
+	cJSON_ArrayForEach (item, cJSON_GetObjectItemCaseSensitive(message, "reasons"))
+		if (ctl_text(item, "reason")[0] != '\0')
+			(void)printf("    %.*s\n", REASON_SHOWN, ctl_text(item, "reason"));
+	(void)printf("    since %s", ctl_text(message, "arrived"));
+	if (ctl_text(message, "until")[0] != '\0')
+		(void)printf(", waits until %s", ctl_text(message, "until"));
+	if (ctl_text(message, "expires")[0] != '\0')
+		(void)printf(", expires %s", ctl_text(message, "expires"));
+	(void)printf("\n");
+}
+
+static int print(const struct ctl *ctl, cJSON *all, int status)
+{
+	const cJSON *item, *messages = cJSON_GetObjectItemCaseSensitive(all, "messages");
+
+	if (ctl->json)
+		return ctl_print_json(all, status);
+	cJSON_ArrayForEach (item, messages)
+		print_message(item);
+	cJSON_ArrayForEach (item, cJSON_GetObjectItemCaseSensitive(all, "problems"))
+		(void)fprintf(stderr, "relay365: %s\n", item->valuestring);
+	if (status == CTL_OK && cJSON_GetArraySize(messages) == 0)
+		(void)printf("No mail waits.\n");
+	cJSON_Delete(all);
+	return fflush(stdout) == 0 ? status : CTL_PROBLEM;
+}
+
+int ctl_queue(const struct ctl *ctl)
+{
+	const struct conf_list *folders = &ctl->conf->queue_directories;
+	cJSON *all = cJSON_CreateObject(), *tokend = NULL, *problems;
+	struct listing listing = {.ctl = ctl};
+	char *socket = ctl_tokend_socket(ctl->conf);
+	struct err err = ERR_INIT;
+	int status = CTL_OK;
+
+	if (ctl->argc != 0) {
+		(void)fputs("usage: relay365 [-c FILE] [--json] queue\n", stderr);
+		cJSON_Delete(all);
+		free(socket);
+		return CTL_USAGE;
+	}
+	listing.messages = cJSON_AddArrayToObject(all, "messages");
+	problems = cJSON_AddArrayToObject(all, "problems");
+	if (control_call(socket, "status", NULL, NULL, CTL_TIMEOUT_MS, &tokend, &err) < 0) {
+		(void)err_add(&err, "relay365-tokend does not answer");
+		(void)cJSON_AddItemToArray(problems, cJSON_CreateString(err.text));
+		status = CTL_TRY_LATER;
+	}
+	listing.mailboxes = cJSON_GetObjectItemCaseSensitive(tokend, "mailboxes");
+	for (size_t i = 0; i < folders->count; i++) {
+		listing.queue_dir = folders->item[i];
+		if (add_instance(&listing, &err) == 0)
+			continue;
+		(void)cJSON_AddItemToArray(problems, cJSON_CreateString(err.text));
+		status = CTL_PROBLEM;
+	}
+	cJSON_Delete(tokend);
+	free(socket);
+	return print(ctl, all, status);
+}

@@ -1,0 +1,210 @@
+"""relay365 queue, why, hold and release, with a real queue and its log."""
+
+import gzip
+import json
+import re
+
+import pytest
+
+import flow
+import letters as letters_module
+import procs
+
+pytestmark = pytest.mark.needs_build
+
+ADDRESS = "relay@contoso.com"
+ERP, CRM = {"ADDR": "10.1.0.5"}, {"ADDR": "10.2.0.5"}
+
+
+def started(lab, limits=None, milter=True, **keys):
+    letters_module.fast(lab)
+    lab.configure(mailboxes={"relay": {"messages_per_minute": 60000, **keys}}, limits=limits,
+                  sources={"erp": {"clients": ["10.1.0.0/24"]}, "crm": {"clients": ["10.2.0.5"]}})
+    return letters_module.started(lab, milter=milter)
+
+
+def log(lab):
+    """Both logs in one, as syslog would have them."""
+    return procs.write(lab.folder + "/mail.txt", lab.postfix.log() + lab.milter.log())
+
+
+def run(lab, *args, **options):
+    return json.loads(lab.relay365("--json", *args, **options).stdout)
+
+
+# -- queue ---------------------------------------------------------------------
+
+def test_queue(lab):
+    """What Postfix does not even try shows tokend's reason, and until when."""
+    letters = started(lab, recipients_per_day=4, max_wait="5d")
+    assert lab.relay365("queue").stdout == "No mail waits.\n"
+    letters.wait_arrived([letters.send(recipients=flow.numbers(4))])
+    qids = [letters.send() for _ in range(3)]
+    for qid in qids:
+        letters.wait_deferred(qid)
+    letters.postfix.postsuper("-h", qids[2])
+    letters.wait_mailq("delivery temporarily suspended|4 of 4 recipients")
+    queue = {m["queue_id"]: m for m in run(lab, "queue")["messages"]}
+    assert sorted(queue) == sorted(qids)
+    state = flow.status(lab)["tokend"]["mailboxes"][0]
+    for qid in qids[:2]:
+        message = queue[qid]
+        assert message["queue"] in ("deferred", "active")
+        assert message["until"][:15] == state["room_at"][:15] and message["mailbox"] == "relay"
+        assert message["expires"][:8] > message["arrived"][:8]
+        if message["queue"] == "deferred":
+            assert "relay@contoso.com: 4 of 4 recipients delivered in 24 h; room for 1 at " in \
+                message["reasons"][0]["reason"]
+            assert "temporarily suspended" not in message["reasons"][0]["reason"]
+    assert queue[qids[2]]["queue"] == "hold" and queue[qids[2]]["expires"] is None
+    text = lab.relay365("queue").stdout
+    assert re.search(r"^%s  hold  <erp@contoso.com> to 1 recipient, mailbox relay; relay365 why tells"
+                     % qids[2], text, re.M)
+    assert text.count(", expires 2") == 2
+    lab.tokend.stop()
+    assert len(run(lab, "queue", status=75)["messages"]) == 3, "without tokend too"
+
+
+def test_queue_of_no_postfix(lab):
+    lab.configure()
+    done = lab.relay365("queue", status=1)
+    assert "no Postfix on this machine has the queue directory" in done.stderr
+    assert "relay365-tokend does not answer" in done.stderr
+
+
+# -- hold and release ------------------------------------------------------------
+
+RUNAWAY = {"runaway": {"per": "source", "count": "messages", "max": 1, "window": "1h",
+                       "action": "hold"}}
+
+
+def wait_hold(postfix, qids):
+    postfix.wait_queue(lambda queue: sorted(qids) == sorted(
+        m["queue_id"] for m in queue if m["queue_name"] == "hold"))
+
+
+def test_release(lab):
+    """The milter's own holds are told from others', and let go by message, source or mailbox."""
+    letters = started(lab, RUNAWAY)
+    for who in (ERP, CRM):
+        letters.wait_arrived([letters.send(xclient=who)])
+    erp = [letters.send(xclient=ERP) for _ in range(3)]
+    crm = letters.send(xclient=CRM)
+    wait_hold(letters.postfix, [*erp, crm])
+    letters.postfix.postsuper("-h", "ALL")
+    listed = run(lab, "release", "--log", log(lab))["messages"]
+    assert {m["queue_id"] for m in listed} == {*erp, crm}
+    assert all("limit=runaway" in m["why"] for m in listed)
+    assert "limit=runaway mailbox=relay source=crm" in lab.relay365(
+        "release", "--log", log(lab)).stdout
+
+    said = lab.relay365("release", erp[0], "--log", log(lab)).stdout
+    assert said.endswith("1 message released\n")
+    letters.wait_arrived([erp[0]])
+    assert run(lab, "release", "erp", "--log", log(lab))["messages"]
+    letters.wait_arrived(erp)
+    wait_hold(letters.postfix, [crm])
+    lab.relay365("release", "relay", "--log", log(lab))
+    letters.check_arrived()
+
+
+def test_release_leaves_what_others_hold(lab):
+    letters = started(lab)
+    lab.sim.listen("smtp", open=False, drop=True)
+    qid = letters.send(xclient=ERP)
+    letters.wait_deferred(qid)
+    letters.postfix.postsuper("-h", qid)
+    wait_hold(letters.postfix, [qid])
+    assert "not held by relay365, as far as the log goes" in lab.relay365(
+        "release", "--log", log(lab)).stdout
+    assert run(lab, "release", "erp", "--log", log(lab))["messages"] == []
+    wait_hold(letters.postfix, [qid])
+    lab.sim.listen("smtp")
+    assert run(lab, "release", "erp", "--any", "--log", log(lab))["messages"]
+    letters.check_arrived()
+
+
+def test_hold(lab):
+    """What a source has in the queue is kept back, and nothing else."""
+    letters = started(lab)
+    lab.sim.listen("smtp", open=False, drop=True)
+    erp = [letters.send(xclient=ERP) for _ in range(3)]
+    crm = letters.send(xclient=CRM)
+    local = letters.postfix.submit(["local@example.net"], sender=flow.SENDER,
+                                   body="From: <erp@contoso.com>\n\nx\n")
+    for qid in [*erp, crm, local]:
+        letters.wait_deferred(qid)
+    lab.relay365("lock", "erp", "--reason", "compromised")
+    done = lab.relay365("hold", "erp")
+    assert done.stdout.endswith("3 messages put on hold\n")
+    held = re.findall(r"(\w+): hold by=admin key=source:erp", done.stderr)
+    assert sorted(held) == sorted(erp)
+    wait_hold(letters.postfix, erp)
+    lab.sim.listen("smtp")
+    letters.wait_arrived([crm])
+    letters.postfix.wait_status(local, "sent")
+    assert len(lab.sim.messages()) == 2
+    both = procs.write(lab.folder + "/held.txt", done.stderr)
+    released = run(lab, "release", "erp", "--log", both)["messages"]
+    assert {m["queue_id"] for m in released} == set(erp)
+    letters.wait_arrived(erp)
+    assert run(lab, "hold", "relay")["messages"] == [], "there is no more"
+
+
+@pytest.mark.parametrize("args, status, text", [
+    (["release", "a", "b"], 2, "usage: "), (["hold"], 2, "usage: "), (["hold", "--any"], 2, "usage: "),
+    (["queue", "x"], 2, "usage: "), (["why"], 2, "usage: "), (["why", "A", "B"], 2, "usage: "),
+    (["release", "NOSUCHID"], 1, 'on hold is called "NOSUCHID"'),
+    (["hold", "NOSUCHID"], 1, 'in the queue is called "NOSUCHID"'),
+    (["why", "NOSUCHID"], 1, 'has no message "NOSUCHID"'),
+    (["why", "NOSUCHID", "--log", "/nonexistent"], 1, "cannot read /nonexistent"),
+], ids=str)
+def test_mistakes(lab, args, status, text):
+    started(lab, milter=False)
+    if args[0] in ("release", "why") and status == 1 and "--log" not in args:
+        args = [*args, "--log", lab.postfix.log_file]
+    assert text in lab.relay365(*args, status=status).stderr
+
+
+# -- why -------------------------------------------------------------------------
+
+def test_why(lab):
+    letters = started(lab, RUNAWAY)
+    sent = letters.send(xclient=ERP, recipients=flow.numbers(2))
+    letters.wait_arrived([sent])
+    story = run(lab, "why", sent, "--log", log(lab))
+    texts = [step["program"].rpartition("/")[2] + ": " + step["text"] for step in story["steps"]]
+    assert any(t.startswith("smtpd: client=unknown[10.1.0.5]") for t in texts)
+    assert any(t.startswith("relay365-milter: accept mailbox=relay source=erp") for t in texts)
+    assert "qmgr: removed" in texts
+    assert [(r["recipient"], r["attempts"], r["status"][:9]) for r in story["recipients"]] == [
+        ("r0@example.net", 1, "sent (250"), ("r1@example.net", 1, "sent (250")]
+    assert story["queue"] is None and "advice" not in story
+
+    held = letters.send(xclient=ERP)
+    text = lab.relay365("why", held, "--log", log(lab)).stdout
+    assert "relay365-milter: hold limit=runaway" in text
+    assert "It is on hold; to let it go: relay365 release " + held in text
+
+
+def test_why_it_waits(lab):
+    letters = started(lab)
+    lab.sim.fault("smtp", "reply", at="EOD",
+                  text="554 5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceededException")
+    qid = letters.send(xclient=CRM)
+    letters.wait_deferred(qid)
+    path = log(lab)
+    packed = lab.folder + "/mail.txt.gz"
+    with gzip.open(packed, "wt") as f:
+        f.write(procs.read(path))
+    other = procs.write(lab.folder + "/other.txt", "Nov 26 10:38:14 gw x[1]: y\n\0\xff garbage\n")
+    story = run(lab, "why", qid, "--log", other, packed)
+    assert story["recipients"][0]["status"].startswith("deferred (")
+    assert story["advice"]["meaning"].startswith("the mailbox has reached its recipients")
+    assert "quota is exceeded; next try at" in story["queue"]["mailbox_problem"]
+    text = lab.relay365("why", qid, "--log", packed).stdout
+    assert "That means: the mailbox has reached its recipients of 24 hours" in text
+    procs.write(packed, "")
+    with open(packed, "wb") as f:
+        f.write(gzip.compress(procs.read(path).encode())[:-40])
+    assert "cannot read" in lab.relay365("why", qid, "--log", packed, status=1).stderr
