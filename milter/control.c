@@ -5,7 +5,7 @@
 #include "base/log.h"
 #include "base/sock.h"
 #include "base/xalloc.h"
-#include "milter/limits.h"
+#include "quota/limits.h"
 #include "milter/milter.h"
 #include "proto/control.h"
 #include "quota/locks_control.h"

@@ -1,7 +1,7 @@
 #include "milter/live.h"
 
 #include "base/xalloc.h"
-#include "milter/limits.h"
+#include "quota/limits.h"
 
 #include <pthread.h>
 #include <stdatomic.h>

@@ -20,7 +20,7 @@
 #include "base/sock.h"
 #include "base/xalloc.h"
 #include "milter/incidents.h"
-#include "milter/limits.h"
+#include "quota/limits.h"
 #include "milter/milter.h"
 #include "milter/session.h"
 

@@ -79,15 +79,3 @@ const struct conf_mailbox *route_unknown(const struct conf *conf, const char *ow
 		return NULL;
 	return conf_mailbox_by_sender(conf, sender);
 }
-
-bool route_is_external(const struct conf_mailbox *mailbox, const char *recipient)
-{
-	const char *domain = route_domain(recipient);
-
-	if (domain[0] == '\0' || mailbox->tenant == NULL)
-		return false;
-	for (size_t i = 0; i < mailbox->tenant->accepted_domains.count; i++)
-		if (strcasecmp(mailbox->tenant->accepted_domains.item[i], domain) == 0)
-			return false;
-	return true;
-}

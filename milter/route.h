@@ -33,7 +33,4 @@ const struct conf_mailbox *route_mailbox(const struct conf *conf, const char *ma
 const struct conf_mailbox *route_unknown(const struct conf *conf, const char *own_host,
 					 const char *recipient, const char *sender);
 
-/* Whether Microsoft sees the recipient as one outside of the tenant. */
-bool route_is_external(const struct conf_mailbox *mailbox, const char *recipient);
-
 #endif

@@ -169,7 +169,7 @@ static enum session_result count(struct session *session, struct tally *tally,
 				 const char *recipient, struct reply *reply_r)
 {
 	const struct conf_mailbox *mailbox = tally->mailbox;
-	bool external = route_is_external(mailbox, recipient);
+	bool external = conf_is_external(mailbox, recipient);
 	struct quota_facts facts = {
 		.mailbox = mailbox->address,
 		.tenant = mailbox->tenant == NULL ? NULL : mailbox->tenant->name,

@@ -217,6 +217,9 @@ const struct conf_source *conf_source_of(const struct conf *conf, const char *lo
 /* Whether the mailbox may send as this one, as far as we know: its address, or in senders. */
 bool conf_is_sender(const struct conf_mailbox *mailbox, const char *sender);
 
+/* Whether Microsoft sees the recipient as one outside of the mailbox's tenant. */
+bool conf_is_external(const struct conf_mailbox *mailbox, const char *recipient);
+
 /* Milliseconds of a time with its unit: "90s", "30m", "4h", "2d"; -1: it is none. */
 int64_t conf_time_ms(const char *text);
 

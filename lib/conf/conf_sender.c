@@ -1,4 +1,4 @@
-/* Which mailbox a sender belongs to. */
+/* Which mailbox a sender belongs to, and whether a recipient does to its tenant. */
 #include "conf/conf.h"
 
 #include <strings.h>
@@ -45,4 +45,16 @@ const struct conf_mailbox *conf_mailbox_by_sender(const struct conf *conf, const
 bool conf_is_sender(const struct conf_mailbox *mailbox, const char *sender)
 {
 	return claims(mailbox, sender) > 0;
+}
+
+bool conf_is_external(const struct conf_mailbox *mailbox, const char *recipient)
+{
+	const char *at = strrchr(recipient, '@');
+
+	if (at == NULL || at[1] == '\0' || mailbox->tenant == NULL)
+		return false;
+	for (size_t i = 0; i < mailbox->tenant->accepted_domains.count; i++)
+		if (strcasecmp(mailbox->tenant->accepted_domains.item[i], at + 1) == 0)
+			return false;
+	return true;
 }

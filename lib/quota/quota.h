@@ -27,6 +27,15 @@ struct quota_message; /* what one message has reserved */
  */
 struct quota *quota_open(const char *ledger_path, const struct quota_limit *limits, size_t count,
 			 struct err *err);
+/*
+ * The same without a disk, and with a clock that only quota_set_time() moves:
+ * to replay what has happened. Everything decides and counts as ever.
+ */
+struct quota *quota_simulate(const struct quota_limit *limits, size_t count);
+
+/* The wall clock of a simulation. Times must not go back. */
+void quota_set_time(struct quota *quota, int64_t wall_ms);
+
 /* quota_shut(), and frees. No message may be left. */
 void quota_close(struct quota **quota);
 

@@ -50,6 +50,8 @@ struct quota {
 	struct quota_limit *limit;
 	size_t limits;
 	struct steady steady;
+	bool simulated; /* no disk, and the time is simulated_ms */
+	int64_t simulated_ms;
 	int64_t boot_ms; /* the boot clock at the last quota_now() */
 	char boot_id[40];
 	struct quota_message *messages; /* those that hold something */

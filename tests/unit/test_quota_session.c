@@ -11,7 +11,7 @@
 #include "milter/session.h"
 
 #include "base/clock.h"
-#include "milter/limits.h"
+#include "quota/limits.h"
 #include "milter/route.h"
 
 #include <unistd.h>

@@ -1,4 +1,4 @@
-#include "milter/limits.h"
+#include "quota/limits.h"
 
 #include "base/xalloc.h"
 

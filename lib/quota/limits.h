@@ -1,6 +1,6 @@
 /* The configuration's limits as quota.h wants them. Pure. */
-#ifndef RELAY365_MILTER_LIMITS_H
-#define RELAY365_MILTER_LIMITS_H
+#ifndef RELAY365_QUOTA_LIMITS_H
+#define RELAY365_QUOTA_LIMITS_H
 
 #include "conf/conf.h"
 #include "quota/policy.h"
