@@ -51,11 +51,17 @@ static void find_problems(const cJSON *status, cJSON *problems)
 	add_problem(problems, "ledger of accepted mail", milter, "ledger_problem");
 	add_problem(problems, "locks of tokend", tokend, "locks_problem");
 	add_problem(problems, "locks of the milter", milter, "locks_problem");
-	cJSON_ArrayForEach (item, cJSON_GetObjectItemCaseSensitive(tokend, "tokens"))
+	cJSON_ArrayForEach (item, cJSON_GetObjectItemCaseSensitive(tokend, "tokens")) {
 		add_problem(problems, name_of(item, "tenant"),
 			    cJSON_GetObjectItemCaseSensitive(item, "last_error"), "reason");
-	cJSON_ArrayForEach (item, cJSON_GetObjectItemCaseSensitive(tokend, "mailboxes"))
+		add_problem(problems, name_of(item, "tenant"),
+			    cJSON_GetObjectItemCaseSensitive(item, "claims"), "wrong");
+	}
+	cJSON_ArrayForEach (item, cJSON_GetObjectItemCaseSensitive(tokend, "mailboxes")) {
 		add_problem(problems, name_of(item, "name"), item, "problem");
+		add_problem(problems, name_of(item, "name"),
+			    cJSON_GetObjectItemCaseSensitive(item, "probe"), "text");
+	}
 }
 
 int ctl_status(const struct ctl *ctl)

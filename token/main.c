@@ -109,6 +109,7 @@ static void clean_up(struct tokend *tokend)
 	for (size_t i = 0; i < tokend->mailboxes; i++)
 		mailbox_free(&tokend->mailbox[i]);
 	tokend_free_sign_ins(tokend);
+	probes_free(&tokend->probes);
 	for (size_t i = 0; i < tokend->identities; i++)
 		identity_free(&tokend->identity[i]);
 	free(tokend->mailbox);
@@ -184,6 +185,7 @@ static int start(struct tokend *tokend, struct conf *conf, struct err *err)
 	tokend->http = http_new(tokend->loop, err);
 	if (tokend->http == NULL)
 		return -1;
+	tokend->probes = probes_new(tokend->loop, tokend->http);
 	tokend->gate = gate_new(tokend->loop);
 	tokend->vault = open_vault(tokend->loop, conf, err);
 	if (tokend->vault == NULL)

@@ -33,6 +33,18 @@ struct identity *tokend_identity_of(const struct tokend *tokend, const struct co
 	return identity_by_key(tokend->identity, tokend->identities, key);
 }
 
+static void on_renewed(void *arg, struct identity *identity)
+{
+	const struct tokend *tokend = arg;
+
+	probes_renewed(tokend->probes, identity);
+}
+
+static struct identity *find_identity(void *arg, const struct conf_mailbox *mailbox)
+{
+	return tokend_identity_of(arg, mailbox);
+}
+
 /* One that there is, configured anew and taken over, or a new one. */
 static struct identity *make_identity(struct tokend *tokend, const struct conf_tenant *tenant,
 				      const struct conf_mailbox *mailbox)
@@ -40,7 +52,9 @@ static struct identity *make_identity(struct tokend *tokend, const struct conf_t
 	const struct identity_parts parts = {.loop = tokend->loop,
 					     .http = tokend->http,
 					     .gate = tokend->gate,
-					     .vault = tokend->vault};
+					     .vault = tokend->vault,
+					     .renewed = on_renewed,
+					     .arg = tokend};
 	char key[VAULT_NAME_MAX + 1];
 
 	identity_key(tenant, mailbox, key);
@@ -123,6 +137,7 @@ void tokend_configure(struct tokend *tokend, struct conf *conf)
 
 	alarms_configure(conf);
 	tokend_stop_sign_ins(tokend);
+	probes_stop(tokend->probes);
 	look_up_users(tokend, &conf->token_users);
 	/* Mailboxes that go, first: their identity may go with its tenant. */
 	for (size_t i = 0; i < tokend->mailboxes; i++)
@@ -136,6 +151,7 @@ void tokend_configure(struct tokend *tokend, struct conf *conf)
 			mailbox_configure(tokend->mailbox[i], m, tokend_identity_of(tokend, m));
 	}
 	make_mailboxes(tokend, conf);
+	probes_configure(tokend->probes, conf, find_identity, tokend);
 	tokend->conf = conf;
 	conf_free(&old);
 }

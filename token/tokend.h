@@ -6,6 +6,7 @@
 #include "http/http.h"
 #include "token/identity.h"
 #include "token/mailbox.h"
+#include "token/probes.h"
 #include "token/sign_in.h"
 
 #include "base/stream.h"
@@ -20,6 +21,7 @@ struct tokend {
 	struct conf *conf;
 	struct delivered *delivered;
 	struct lease_book *book;
+	struct probes *probes;
 	struct tokend_sign_in *sign_ins; /* tokend_sign_in.c */
 	struct locks *locks;
 	struct gate *gate;
@@ -56,6 +58,17 @@ struct stream_server *token_socket_serve(struct tokend *tokend, const char *path
 					 struct err *err);
 struct stream_server *map_socket_serve(struct tokend *tokend, const char *path, gid_t group,
 				       struct err *err);
+
+/* tokend_probe.c: verbs. */
+int tokend_verb_probe(void *context, const struct kv_message *request, cJSON **json_r,
+		      struct err *err);
+int tokend_verb_probe_status(void *context, const struct kv_message *request, cJSON **json_r,
+			     struct err *err);
+
+/* The mailbox that a request names under "mailbox", by name or address; NULL with err. */
+const struct conf_mailbox *tokend_named_mailbox(const struct tokend *tokend,
+						const struct kv_message *request,
+						struct err *err);
 
 /* tokend_sign_in.c: verbs, and what ends with a reload. */
 int tokend_verb_authorize(void *context, const struct kv_message *request, cJSON **json_r,

@@ -10,6 +10,16 @@
 
 #include <unistd.h>
 
+static cJSON *mailbox_json(const struct tokend *tokend, struct mailbox *mailbox)
+{
+	cJSON *json = mailbox_status_json(mailbox);
+	cJSON *verdict = probes_verdict(tokend->probes, mailbox_name(mailbox), 0, false);
+
+	if (verdict != NULL)
+		(void)cJSON_AddItemToObject(json, "probe", verdict);
+	return json;
+}
+
 static int verb_status(void *context, const struct kv_message *request, cJSON **json_r,
 		       struct err *err)
 {
@@ -36,7 +46,8 @@ static int verb_status(void *context, const struct kv_message *request, cJSON **
 	list = cJSON_AddArrayToObject(json, "mailboxes");
 	for (size_t i = 0; i < tokend->mailboxes; i++)
 		if (!mailbox_is_gone(tokend->mailbox[i]))
-			(void)cJSON_AddItemToArray(list, mailbox_status_json(tokend->mailbox[i]));
+			(void)cJSON_AddItemToArray(list,
+						   mailbox_json(tokend, tokend->mailbox[i]));
 	(void)cJSON_AddItemToObject(json, "alarms", alarms_status());
 	*json_r = json;
 	return 0;
@@ -86,6 +97,8 @@ const struct control_verb tokend_verbs[] = {
 	{"authorize", tokend_verb_authorize},
 	{"authorize-answer", tokend_verb_authorize_answer},
 	{"authorize-status", tokend_verb_authorize_status},
+	{"probe", tokend_verb_probe},
+	{"probe-status", tokend_verb_probe_status},
 	{"status", verb_status},
 	{"reload", verb_reload},
 	{"lock", verb_lock},

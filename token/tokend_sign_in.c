@@ -15,24 +15,14 @@ struct tokend_sign_in {
 static const struct conf_mailbox *named_mailbox(const struct tokend *tokend,
 						const struct kv_message *request, struct err *err)
 {
-	const struct conf_mailbox *mailbox = NULL;
-	char name[330];
+	const struct conf_mailbox *mailbox = tokend_named_mailbox(tokend, request, err);
 
-	if (kv_copy(request, "mailbox", name, sizeof(name)) > 0) {
-		mailbox = conf_mailbox_by_name(tokend->conf, name, strlen(name));
-		if (mailbox == NULL)
-			mailbox = conf_mailbox_by_address(tokend->conf, name);
-	}
-	if (mailbox == NULL)
-		err_set(err, ERR_CONFIG, "the request names no mailbox of %s",
-			tokend->conf->path);
-	else if (!mailbox->tenant->delegated)
-		err_set(err, ERR_CONFIG,
-			"nobody signs in for mailbox \"%s\": tenant \"%s\" is not delegated, its "
-			"application has a credential of its own",
-			mailbox->name, mailbox->tenant->name);
-	else
+	if (mailbox == NULL || mailbox->tenant->delegated)
 		return mailbox;
+	err_set(err, ERR_CONFIG,
+		"nobody signs in for mailbox \"%s\": tenant \"%s\" is not delegated, its "
+		"application has a credential of its own",
+		mailbox->name, mailbox->tenant->name);
 	return NULL;
 }
 

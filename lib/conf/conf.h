@@ -148,6 +148,7 @@ struct conf {
 	char *postmaster;
 	char *alarm_command;
 	char *alarm_url;
+	bool probe; /* try each new token by signing in */
 	struct conf_tenant *tenant;
 	size_t tenants;
 	struct conf_mailbox *mailbox;

@@ -1,0 +1,126 @@
+"""Tokens outlive tokend: on disk in time, whatever the disk does, and for nobody else."""
+
+import os
+
+import pytest
+
+import flow
+import hook
+import lab as laboratory
+import procs
+import small_disk
+import test_grants
+import token_client
+
+pytestmark = pytest.mark.needs_build
+
+
+@pytest.fixture
+def state_disk(lab):
+    with small_disk.mounted(lab.folder + "/state") as disk:
+        yield disk
+
+
+@pytest.fixture
+def web():
+    it = hook.WebHook()
+    yield it
+    it.close()
+
+
+def token_status(lab):
+    return flow.status(lab)["tokend"]["tokens"][0]
+
+
+def kill(lab):
+    lab.tokend.kill()
+    lab.tokend.unexpected.clear()
+
+
+def kept(lab, name="tenant-contoso"):
+    return procs.wait_for(lambda: procs.read(lab.folder + "/state/tokens/" + name), 10,
+                          name + " in the vault")
+
+
+def test_restart_during_an_outage(lab):
+    lab.configure()
+    postfix = flow.wire(lab, milter=False)
+    kept(lab)
+    kill(lab)
+    lab.sim.listen("entra", open=False)
+    lab.tokend.start()
+    assert token_status(lab)["state"] == "valid" and token_status(lab)["kept"]
+    assert postfix.send(flow.SENDER, ["r@example.net"]).ok
+    lab.sim.wait_messages(1)
+    lab.sim.listen("entra")
+    procs.wait_for(lambda: not token_status(lab)["kept"], 30, "a token of its own")
+
+
+def test_kept_token_of_another_client_is_not_used(lab):
+    lab.configure()
+    lab.tokend.start()
+    kept(lab)
+    lab.tokend.stop()
+    lab.sim.listen("entra", open=False)
+    test_grants.tenant_with(lab, secret_file=lab.secret_file, client_id="2" + "0" * 35)
+    lab.tokend.start()
+    assert token_client.ask(lab.folder + "/run/token")["status"] == "later"
+
+
+@pytest.mark.parametrize("spoil", ["mode", "content"])
+def test_spoilt_file_is_not_taken(lab, spoil):
+    lab.configure()
+    lab.tokend.start()
+    kept(lab)
+    lab.tokend.stop()
+    path = lab.folder + "/state/tokens/tenant-contoso"
+    if spoil == "mode":
+        os.chmod(path, 0o644)
+    else:
+        procs.write(path, "relay365=1\nowner=\n", 0o600)
+    lab.sim.listen("entra", open=False)
+    lab.tokend.start()
+    lab.tokend.wait_log("its tokens are not taken")
+    assert token_client.ask(lab.folder + "/run/token")["status"] == "later"
+    lab.sim.listen("entra")
+    procs.wait_for(lambda: token_status(lab)["state"] == "valid", 30, "a token of its own")
+    assert os.stat(path).st_mode & 0o777 == 0o600
+
+
+def test_full_disk(lab, state_disk, web):
+    """A rotated refresh token can't be written: it is used from memory, and an admin is told."""
+    test_grants.delegated(lab)
+    lab.sim.tenant(laboratory.TENANT, expires_in=3600, refresh_in=2)
+    with open(lab.config, "a", encoding="utf-8") as f:
+        f.write('alarm_url = "%s"\n' % web.url)
+    lab.tokend.start()
+    test_grants.sign_in(lab)
+    kept(lab, "mailbox-relay")
+    state_disk.fill()
+    notice = web.wait(3)[-1]        # nobody had signed in, then somebody had
+    assert notice["id"] == "vault/mailbox/relay" and notice["event"] == "alarm"
+    assert token_client.ask(lab.folder + "/run/token")["status"] == "ok"
+    state_disk.make_room()
+    assert [n["event"] for n in web.wait(4)][2:] == ["alarm", "recovery"]
+    kill(lab)
+    lab.tokend.start()              # the stand-in would refuse a token that was replaced
+    procs.wait_for(lambda: token_status(lab)["requests"] >= 2, 20, "renewals")
+    assert "last_error" not in token_status(lab)
+
+
+def test_killed_again_and_again(lab):
+    """Each process goes on with the newest refresh token; a replaced one would be refused."""
+    test_grants.delegated(lab)
+    # long enough that no kill falls between Entra's answer and the disk
+    lab.sim.tenant(laboratory.TENANT, expires_in=3600, refresh_in=4)
+    lab.tokend.start()
+    test_grants.sign_in(lab)
+    for number in range(6):
+        procs.wait_for(lambda: token_status(lab)["requests"] >= 1, 20, "a renewal")
+        kept(lab, "mailbox-relay")
+        procs.wait_for(lambda: token_status(lab)["state"] == "valid", 20,
+                       lambda: "round %d: %s" % (number, token_status(lab)))
+        kill(lab)
+        lab.tokend.start()
+    procs.wait_for(lambda: token_status(lab)["requests"] >= 2, 20, "renewals")
+    assert "last_error" not in token_status(lab)
