@@ -11,7 +11,9 @@
 #include <sys/socket.h>
 
 enum {
-	OPEN_MS = 4 * 60 * 1000,    /* to a signed-in session; MTAs wait 5 minutes for it */
+	LEASE_MS = 2 * 60 * 1000,   /* for asking for a lease once more; MTAs wait 5 minutes */
+	LEASE_RETRY_S = 10,	    /* what is nearer than that is asked for once more */
+	OPEN_MS = 2 * 60 * 1000,    /* to a signed-in session, with the lease */
 	COMMAND_MS = 5 * 60 * 1000, /* RFC 5321, section 4.5.3.2: for a reply or a command */
 	DATA_MS = 2 * 60 * 1000,    /* for the reply to DATA */
 	BLOCK_MS = 3 * 60 * 1000,   /* for a piece of the message to move */
@@ -83,23 +85,65 @@ static int failed(const struct conf_mailbox *mailbox, const struct err *err)
 	return -1;
 }
 
-/* A lease brings a token too; it is used only where the session is not signed in yet. */
-static int sign_in(struct session *session, const struct conf_mailbox *mailbox, char *answer,
-		   size_t cap, struct err *err)
+static bool is_stopping(const struct session *session)
 {
-	int64_t until_ms = clock_boot_ms() + OPEN_MS;
-	const struct conf_tenant *tenant = mailbox->tenant;
-	struct upstream *up = &session->up;
+	struct pollfd stop = {.fd = session->parts->stop_fd, .events = POLLIN};
+
+	return poll(&stop, 1, 0) > 0;
+}
+
+/* Whether it makes sense to go on after so long. */
+static bool nap(struct session *session, int64_t ms)
+{
+	int64_t until_ms = clock_boot_ms() + ms, now;
+
+	while ((now = clock_boot_ms()) < until_ms) {
+		(void)wire_fill(&session->client);
+		if (session->client.ended || is_stopping(session))
+			return false;
+		wire_wait(&session->client, NULL, session->parts->stop_fd, until_ms - now);
+	}
+	return true;
+}
+
+/*
+ * A lease, patiently: when all slots are taken, or the pace lets nobody send for
+ * some seconds, the MTA had better wait here than put the mail off until its
+ * next queue run.
+ */
+static int take_lease(struct session *session, const struct conf_mailbox *mailbox, char *answer,
+		      size_t cap, struct err *err)
+{
+	int64_t until_ms = clock_boot_ms() + LEASE_MS;
+	int recipients = (int)conf_transaction_recipients(mailbox);
+	struct lease *lease = &session->lease;
 	enum lease_result result;
 	char path[256], why[768];
 
 	(void)snprintf(path, sizeof(path), "%s/token", session->conf->run_dir);
-	result = lease_ask(path, mailbox->address, (int)conf_transaction_recipients(mailbox),
-			   LEASE_DEADLINE_MS, answer, cap, &session->lease);
-	if (result != LEASE_OK) {
-		lease_explain(result, &session->lease, path, LEASE_DEADLINE_MS, why, sizeof(why));
-		return err_set(err, ERR_TEMP, "%s: %s", mailbox->address, why);
-	}
+	do
+		result = lease_ask(path, mailbox->address, recipients, LEASE_DEADLINE_MS, answer,
+				   cap, lease);
+	while (result == LEASE_LATER && lease->retry_after_s > 0 &&
+	       lease->retry_after_s <= LEASE_RETRY_S && clock_boot_ms() < until_ms &&
+	       nap(session, (int64_t)lease->retry_after_s * 1000));
+	if (result == LEASE_OK)
+		return 0;
+	lease_explain(result, lease, path, LEASE_DEADLINE_MS, why, sizeof(why));
+	return err_set(err, ERR_TEMP, "%s: %s", mailbox->address, why);
+}
+
+/* A lease brings a token too; it is used only where the session is not signed in yet. */
+static int sign_in(struct session *session, const struct conf_mailbox *mailbox, char *answer,
+		   size_t cap, struct err *err)
+{
+	const struct conf_tenant *tenant = mailbox->tenant;
+	struct upstream *up = &session->up;
+	int64_t until_ms;
+
+	if (take_lease(session, mailbox, answer, cap, err) < 0)
+		return -1;
+	until_ms = clock_boot_ms() + OPEN_MS;
 	if (up->mailbox == mailbox && !up->wire.ended)
 		return 0;
 	if ((up->mailbox != NULL || up->tenant != tenant || up->wire.ended) &&
@@ -200,13 +244,6 @@ static void look_for_end(struct session *session, int64_t stop_ms, int64_t now_m
 		session->ending = true; /* half a message is no message: it gets no end */
 	else if (stop_ms > 0 && ((!busy && !session->in_mail) || now_ms >= stop_ms))
 		session_bye(session, "421 4.3.2 relay365-submit ends; try again");
-}
-
-static bool is_stopping(const struct session *session)
-{
-	struct pollfd stop = {.fd = session->parts->stop_fd, .events = POLLIN};
-
-	return poll(&stop, 1, 0) > 0;
 }
 
 /* Commands and replies, until one side or we have had enough. */
