@@ -240,8 +240,10 @@ static void look_for_end(struct session *session, int64_t stop_ms, int64_t now_m
 	if (session->up.tenant != NULL && session->up.wire.ended &&
 	    fifo_len(&session->client.out) == 0)
 		lost_server(session);
-	else if (session->client.ended && (session->phase != PHASE_COMMANDS || !busy))
+	else if (session->client.gone && session->phase == PHASE_BODY)
 		session->ending = true; /* half a message is no message: it gets no end */
+	else if (session->client.ended && (session->phase != PHASE_COMMANDS || !busy))
+		session->ending = true;
 	else if (stop_ms > 0 && ((!busy && !session->in_mail) || now_ms >= stop_ms))
 		session_bye(session, "421 4.3.2 relay365-submit ends; try again");
 }
@@ -301,11 +303,10 @@ static void linger(struct session *session)
 			(void)shutdown(client->fd, SHUT_WR);
 			said = true;
 		}
-		if (wire_fill(client)) {
-			fifo_drop(&client->in, fifo_len(&client->in));
+		fifo_drop(&client->in, fifo_len(&client->in));
+		if (wire_fill(client))
 			continue;
-		}
-		if (now >= until_ms)
+		if (now >= until_ms || client->gone)
 			return;
 		wire_wait(client, NULL, -1, until_ms - now);
 	}

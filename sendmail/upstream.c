@@ -9,6 +9,7 @@
 #include "sendmail/dial.h"
 
 #include <strings.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 enum { HOST_MAX = 255, CODE_LEN = 3 };
@@ -22,11 +23,20 @@ void upstream_init(struct upstream *up)
 	up->refused[0] = '\0';
 }
 
-void upstream_drop(struct upstream *up)
+static void forget(struct upstream *up)
 {
 	wire_close(&up->wire);
 	up->tenant = NULL;
 	up->mailbox = NULL;
+}
+
+void upstream_drop(struct upstream *up)
+{
+	static const struct linger at_once = {.l_onoff = 1, .l_linger = 0};
+
+	if (up->wire.fd >= 0)
+		(void)setsockopt(up->wire.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+	forget(up);
 }
 
 void upstream_close(struct upstream *up)
@@ -35,7 +45,7 @@ void upstream_close(struct upstream *up)
 		(void)wire_send(&up->wire, "QUIT\r\n", 6);
 		(void)wire_flush(&up->wire);
 	}
-	upstream_drop(up);
+	forget(up);
 }
 
 /* ---- one command, one reply ---- */
@@ -257,7 +267,7 @@ int upstream_open(struct upstream *up, const struct conf_tenant *tenant, struct 
 	up->tenant = tenant;
 	if (connect_tls(up, trust, until_ms, err) == 0)
 		return 0;
-	upstream_drop(up);
+	forget(up);
 	return -1;
 }
 

@@ -37,8 +37,10 @@ int upstream_open(struct upstream *up, const struct conf_tenant *tenant, struct 
 int upstream_sign_in(struct upstream *up, const struct conf_mailbox *mailbox, const char *token,
 		     size_t token_len, int64_t until_ms, struct err *err);
 
-/* Says QUIT, waits for nothing, and disconnects; or just disconnects. */
+/* Says QUIT, waits for nothing, and disconnects. */
 void upstream_close(struct upstream *up);
+
+/* Breaks the connection, so that what is on its way (half a message) is thrown away. */
 void upstream_drop(struct upstream *up);
 
 #endif

@@ -44,6 +44,7 @@ void wire_init(struct wire *wire, int fd)
 	wire->fd = fd;
 	wire->tls = NULL;
 	wire->ended = wire->broken = fd < 0;
+	wire->gone = false;
 	wire->in.from = wire->in.to = 0;
 	wire->out.from = wire->out.to = 0;
 }
@@ -139,7 +140,7 @@ int wire_send(struct wire *wire, const void *data, size_t len)
 	return 0;
 }
 
-/* A descriptor without a wish is left out: poll would report its hang-up for ever. */
+/* A descriptor whose hang-up is known is left out: poll would report it for ever. */
 static struct pollfd wishes(const struct wire *wire)
 {
 	struct pollfd wish = {.fd = -1};
@@ -150,17 +151,26 @@ static struct pollfd wishes(const struct wire *wire)
 		wish.events |= wire->tls == NULL ? POLLIN : tls_read_wants(wire->tls);
 	if (!wire->broken && fifo_len(&wire->out) > 0)
 		wish.events |= wire->tls == NULL ? POLLOUT : tls_write_wants(wire->tls);
-	if (wish.events != 0)
+	if (wish.events != 0 || (!wire->ended && !wire->gone))
 		wish.fd = wire->fd;
 	return wish;
 }
 
-void wire_wait(const struct wire *a, const struct wire *b, int also_fd, int64_t timeout_ms)
+static void note_hangup(struct wire *wire, const struct pollfd *wish)
+{
+	if (wire != NULL && (wish->revents & (POLLHUP | POLLERR)) != 0)
+		wire->gone = true;
+}
+
+void wire_wait(struct wire *a, struct wire *b, int also_fd, int64_t timeout_ms)
 {
 	struct pollfd fds[] = {wishes(a), wishes(b), {.fd = also_fd, .events = POLLIN}};
 
 	if (timeout_ms < 0)
 		timeout_ms = 0;
 	/* Early returns are harmless: each caller looks again and comes back here. */
-	(void)poll(fds, ARRAY_LEN(fds), timeout_ms > INT_MAX ? INT_MAX : (int)timeout_ms);
+	if (poll(fds, ARRAY_LEN(fds), timeout_ms > INT_MAX ? INT_MAX : (int)timeout_ms) <= 0)
+		return;
+	note_hangup(a, &fds[0]);
+	note_hangup(b, &fds[1]);
 }

@@ -22,6 +22,7 @@ struct wire {
 	struct tls *tls;
 	bool ended;  /* nothing more will be read */
 	bool broken; /* nothing more can be written; out stays empty */
+	bool gone;   /* the other side has closed, though in is too full to read that */
 	struct fifo in, out;
 };
 
@@ -59,6 +60,6 @@ int wire_send(struct wire *wire, const void *data, size_t len);
  * Waits until one of them can go on, also_fd is readable, or timeout_ms have
  * passed. b may be NULL, also_fd -1.
  */
-void wire_wait(const struct wire *a, const struct wire *b, int also_fd, int64_t timeout_ms);
+void wire_wait(struct wire *a, struct wire *b, int also_fd, int64_t timeout_ms);
 
 #endif
