@@ -172,8 +172,8 @@ static int64_t announced_bytes(char **argv)
 }
 
 /*
- * Postfix plays a session for mail from sendmail(1) and for mail that is queued
- * again. Only there it knows the queue id before the first recipient.
+ * Postfix plays a session for mail from sendmail(1). Only there it knows the
+ * queue id before the first recipient.
  */
 static bool is_simulated(SMFICTX *ctx)
 {
