@@ -41,6 +41,15 @@ static const char *name_of(const cJSON *object, const char *key)
 	return name == NULL ? "?" : name;
 }
 
+static void add_end(cJSON *problems, const cJSON *item)
+{
+	char text[ERR_TEXT_MAX];
+
+	(void)snprintf(text, sizeof(text), "%s ends at %s (%lld days)", ctl_text(item, "what"),
+		       ctl_text(item, "ends"), ctl_number(item, "days_left"));
+	(void)cJSON_AddItemToArray(problems, cJSON_CreateString(text));
+}
+
 static void find_problems(const cJSON *status, cJSON *problems)
 {
 	const cJSON *tokend = cJSON_GetObjectItemCaseSensitive(status, "tokend");
@@ -50,6 +59,9 @@ static void find_problems(const cJSON *status, cJSON *problems)
 	add_problem(problems, "ledger of deliveries", tokend, "ledger_problem");
 	add_problem(problems, "ledger of accepted mail", milter, "ledger_problem");
 	add_problem(problems, "locks of tokend", tokend, "locks_problem");
+	cJSON_ArrayForEach (item, cJSON_GetObjectItemCaseSensitive(tokend, "calendar"))
+		if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(item, "near")))
+			add_end(problems, item);
 	add_problem(problems, "locks of the milter", milter, "locks_problem");
 	cJSON_ArrayForEach (item, cJSON_GetObjectItemCaseSensitive(tokend, "tokens")) {
 		add_problem(problems, name_of(item, "tenant"),

@@ -11,7 +11,7 @@
 
 #include <errno.h>
 
-enum { TICK_MS = 10000 };
+enum { TICK_MS = 10000, CALENDAR_MS = 6 * 3600 * 1000 };
 
 static void on_stop(void *arg)
 {
@@ -34,6 +34,11 @@ static void on_tick(struct loop_timer *timer)
 
 	delivered_tick(tokend->delivered);
 	alarms_tick();
+	if (clock_boot_ms() >= tokend->calendar_at_boot_ms) {
+		calendar_look(tokend->calendar, tokend->conf, tokend->identity,
+			      tokend->identities, clock_wall_ms());
+		tokend->calendar_at_boot_ms = clock_boot_ms() + CALENDAR_MS;
+	}
 	loop_timer_in(tokend->loop, timer, TICK_MS);
 }
 
@@ -110,6 +115,7 @@ static void clean_up(struct tokend *tokend)
 		mailbox_free(&tokend->mailbox[i]);
 	tokend_free_sign_ins(tokend);
 	probes_free(&tokend->probes);
+	calendar_free(&tokend->calendar);
 	for (size_t i = 0; i < tokend->identities; i++)
 		identity_free(&tokend->identity[i]);
 	free(tokend->mailbox);
@@ -185,6 +191,7 @@ static int start(struct tokend *tokend, struct conf *conf, struct err *err)
 	tokend->http = http_new(tokend->loop, err);
 	if (tokend->http == NULL)
 		return -1;
+	tokend->calendar = calendar_new();
 	tokend->probes = probes_new(tokend->loop, tokend->http);
 	tokend->gate = gate_new(tokend->loop);
 	tokend->vault = open_vault(tokend->loop, conf, err);

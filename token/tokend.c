@@ -1,6 +1,7 @@
 #include "token/tokend.h"
 
 #include "alarm/alarm.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/xalloc.h"
 
@@ -151,6 +152,8 @@ void tokend_configure(struct tokend *tokend, struct conf *conf)
 			mailbox_configure(tokend->mailbox[i], m, tokend_identity_of(tokend, m));
 	}
 	make_mailboxes(tokend, conf);
+	calendar_look(tokend->calendar, conf, tokend->identity, tokend->identities,
+		      clock_wall_ms());
 	probes_configure(tokend->probes, conf, find_identity, tokend);
 	tokend->conf = conf;
 	conf_free(&old);

@@ -2,6 +2,7 @@
 #ifndef RELAY365_TOKEN_TOKEND_H
 #define RELAY365_TOKEN_TOKEND_H
 
+#include "token/calendar.h"
 #include "token/delivered.h"
 #include "http/http.h"
 #include "token/identity.h"
@@ -21,6 +22,8 @@ struct tokend {
 	struct conf *conf;
 	struct delivered *delivered;
 	struct lease_book *book;
+	struct calendar *calendar;
+	int64_t calendar_at_boot_ms; /* when to look at it again */
 	struct probes *probes;
 	struct tokend_sign_in *sign_ins; /* tokend_sign_in.c */
 	struct locks *locks;

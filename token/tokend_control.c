@@ -48,6 +48,8 @@ static int verb_status(void *context, const struct kv_message *request, cJSON **
 		if (!mailbox_is_gone(tokend->mailbox[i]))
 			(void)cJSON_AddItemToArray(list,
 						   mailbox_json(tokend, tokend->mailbox[i]));
+	(void)cJSON_AddItemToObject(json, "calendar",
+				    calendar_json(tokend->calendar, clock_wall_ms()));
 	(void)cJSON_AddItemToObject(json, "alarms", alarms_status());
 	*json_r = json;
 	return 0;
