@@ -63,7 +63,8 @@ const struct conf_mailbox *route_mailbox(const struct conf *conf, const char *ma
 
 		return conf_mailbox_by_name(conf, name, strlen(name));
 	}
-	if (host != NULL && is_relay_host(conf, host))
+	if ((mailer != NULL && strcmp(mailer, CONF_SENDMAIL_MAILER) == 0) ||
+	    (host != NULL && is_relay_host(conf, host)))
 		return conf_mailbox_by_sender(conf, sender);
 	return NULL;
 }

@@ -18,9 +18,10 @@ void route_address(const char *smtp, char out[ROUTE_ADDRESS_MAX + 1]);
 const char *route_domain(const char *address);
 
 /*
- * The mailbox that the MTA has chosen: by its transport, relay365-NAME, or
- * for a next hop in relay_hosts by the sender. NULL: the mail goes elsewhere
- * and does not count. mailer and host may be NULL; sender is bare.
+ * The mailbox that the MTA has chosen: by Postfix's transport, relay365-NAME;
+ * for Sendmail's mailer relay365, and for a next hop in relay_hosts, by the
+ * sender, as relay365-submit does. NULL: the mail goes elsewhere and does not
+ * count. mailer and host may be NULL; sender is bare.
  */
 const struct conf_mailbox *route_mailbox(const struct conf *conf, const char *mailer,
 					 const char *host, const char *sender);

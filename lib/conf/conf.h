@@ -238,4 +238,7 @@ int64_t conf_transaction_recipients(const struct conf_mailbox *mailbox);
 /* The prefix of a mailbox's Postfix transport: "relay365-" NAME. */
 #define CONF_TRANSPORT_PREFIX "relay365-"
 
+/* Sendmail's mailer for all mailboxes (sendmail/relay365.m4). */
+#define CONF_SENDMAIL_MAILER "relay365"
+
 #endif

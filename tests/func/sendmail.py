@@ -10,6 +10,7 @@ import email
 import email.policy
 import glob
 import os
+import pwd
 import re
 import signal
 import smtplib
@@ -55,6 +56,8 @@ class SendmailInstance:
         for name in ("etc", "queue", "clientqueue", "log", "mail"):
             os.makedirs(os.path.join(self.folder, name), mode=0o755, exist_ok=True)
         os.chmod(self.folder + "/queue", 0o700)
+        nobody = pwd.getpwnam("nobody")
+        os.chown(self.folder + "/clientqueue", nobody.pw_uid, nobody.pw_gid)
         os.chmod(self.folder + "/clientqueue", 0o770)
         os.chmod(self.mail_dir, 0o777)
         tree = self.folder + "/cf"
@@ -182,10 +185,11 @@ class SendmailInstance:
                 code, text = smtp.data(data)
             return code, text.decode("utf-8", "replace")
 
-    def submit(self, sender, recipients, data="Subject: test\n\ntest\n", args=()):
-        """By sendmail(1), through the submission queue."""
+    def submit(self, sender, recipients, data="Subject: test\n\ntest\n", args=(),
+               **options):
+        """By sendmail(1), through the submission queue. options: of run()."""
         return self.run("-f", sender, "-oi", *args, "--", *recipients, data=data,
-                        cf=self.submit_cf)
+                        cf=self.submit_cf, **options)
 
     def mailbox(self):
         """What came back to users of this machine, parsed."""

@@ -54,8 +54,8 @@ define(`_USE_DECNET_SYNTAX_', `1')dnl
 define(`confDOMAIN_NAME', `gateway.test')dnl
 define(`confTIME_ZONE', `USE_TZ')dnl
 define(`confDONT_INIT_GROUPS', `True')dnl
-define(`confRUN_AS_USER', `root')dnl
-define(`confTRUSTED_USER', `root')dnl
+define(`confRUN_AS_USER', `nobody:nogroup')dnl
+define(`confDONT_BLAME_SENDMAIL', `TrustStickyBit')dnl
 define(`confSERVICE_SWITCH_FILE', `%(folder)s/etc/service.switch')dnl
 define(`MSP_QUEUE_DIR', `%(folder)s/clientqueue')dnl
 define(`confPID_FILE', `%(folder)s/client.pid')dnl
