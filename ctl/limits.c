@@ -1,8 +1,14 @@
-/* relay365 limits: each limit in force, where it comes from and who uses it most. */
+/*
+ * relay365 limits: each limit in force, where it comes from and who uses it
+ * most; or what the limits of a configuration would have done to a mail log.
+ */
 #include "base/compat.h"
 
 #include "ctl/ctl.h"
 
+#include "base/xalloc.h"
+#include "ctl/maillog.h"
+#include "ctl/what_if.h"
 #include "proto/control.h"
 
 static void print_limit(const cJSON *limit)
@@ -30,7 +36,7 @@ static void print_limit(const cJSON *limit)
 	}
 }
 
-int ctl_limits(const struct ctl *ctl)
+static int show(const struct ctl *ctl)
 {
 	char *socket = ctl_milter_socket(ctl->conf);
 	struct err err = ERR_INIT;
@@ -38,11 +44,6 @@ int ctl_limits(const struct ctl *ctl)
 	const cJSON *limit;
 	int result;
 
-	if (ctl->argc != 0) {
-		(void)fputs("usage: relay365 [-c FILE] [--json] limits\n", stderr);
-		free(socket);
-		return CTL_USAGE;
-	}
 	result = control_call(socket, "limits", NULL, NULL, CTL_TIMEOUT_MS, &answer, &err);
 	free(socket);
 	if (result < 0) {
@@ -55,4 +56,71 @@ int ctl_limits(const struct ctl *ctl)
 		print_limit(limit);
 	cJSON_Delete(answer);
 	return fflush(stdout) == 0 ? CTL_OK : CTL_PROBLEM;
+}
+
+struct reading {
+	struct mails *mails;
+	bool full;
+};
+
+static void each_line(void *arg, const struct logline *line)
+{
+	struct reading *reading = arg;
+
+	reading->full = reading->full || !mails_add(reading->mails, line);
+}
+
+static int what_if(const struct ctl *ctl, const char *config, const char *const *files,
+		   size_t count)
+{
+	struct reading reading = {.mails = mails_new()};
+	struct err err = ERR_INIT;
+	struct conf *conf = conf_load(config, &err);
+	const struct mail *all;
+	int status = conf == NULL ? CTL_CONFIG : CTL_PROBLEM;
+	cJSON *result;
+	size_t n;
+
+	if (conf != NULL && maillog_read(files, count, each_line, &reading, &err) == 0 &&
+	    reading.full)
+		err_set(&err, ERR_PERM, "the log holds more than %d messages; name fewer files",
+			MAILS_MAX);
+	if (err.text[0] != '\0') {
+		(void)fprintf(stderr, "relay365: %s\n", err.text);
+	} else {
+		all = mails_all(reading.mails, &n);
+		result = what_if_replay(conf, all, n);
+		status = CTL_OK;
+		if (ctl->json) {
+			status = ctl_print_json(result, status);
+		} else {
+			what_if_print(result);
+			cJSON_Delete(result);
+			status = fflush(stdout) == 0 ? CTL_OK : CTL_PROBLEM;
+		}
+	}
+	conf_free(&conf);
+	mails_free(&reading.mails);
+	return status;
+}
+
+int ctl_limits(const struct ctl *ctl)
+{
+	const char *config = NULL, *log = NULL;
+	const char **rest = xcalloc((size_t)ctl->argc + 2, sizeof(*rest));
+	const struct ctl_option options[] = {{"--what-if", NULL, &config}, {"--log", NULL, &log}};
+	int n = ctl_options(ctl, options, ARRAY_LEN(options), rest + 1), status = CTL_USAGE;
+
+	/* Behind --log may come more files. */
+	rest[0] = log;
+	if (n < 0 || (config == NULL && log != NULL) || (log == NULL && n > 0))
+		(void)fputs("usage: relay365 [-c FILE] [--json] limits [--what-if CONFIG [--log "
+			    "FILE...]]\n",
+			    stderr);
+	else if (config != NULL)
+		status = what_if(ctl, config, rest, log == NULL ? 0 : (size_t)n + 1);
+	else
+		status = show(ctl);
+	free(rest);
+	return status;
 }

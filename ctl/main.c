@@ -20,7 +20,7 @@ static const struct command {
 	{"check", "", "read the configuration and say what is wrong with it", ctl_check, false},
 	{"status", "", "tokens, what was accepted and delivered, and the limits", ctl_status,
 	 false},
-	{"limits", "", "each limit in force, where it comes from and who uses it most",
+	{"limits", "", "each limit in force and who uses it most; or --what-if CONFIG",
 	 ctl_limits, false},
 	{"queue", "", "who waits, why, until when, and when it expires", ctl_queue, false},
 	{"why", "ID", "what happened to a message: QUEUE-ID [--log FILE...]", ctl_why, false},
