@@ -33,6 +33,7 @@ struct ctl {
 int ctl_alarm(const struct ctl *ctl);
 int ctl_authorize(const struct ctl *ctl);
 int ctl_check(const struct ctl *ctl);
+int ctl_doctor(const struct ctl *ctl);
 int ctl_explain(const struct ctl *ctl);
 int ctl_hold(const struct ctl *ctl);
 int ctl_limits(const struct ctl *ctl);
@@ -72,6 +73,9 @@ long long ctl_number(const cJSON *object, const char *name);
 
 /* Prints and frees json; returns status. */
 int ctl_print_json(cJSON *json, int status);
+
+/* token.c: an access token of tokend's; ERR_TEMP when there is none now. */
+int token_get(const struct conf *conf, const char *address, struct buf *token, struct err *err);
 
 /* status_text.c: the JSON of ctl_status() for reading. */
 void ctl_status_text(const cJSON *status, struct buf *text);

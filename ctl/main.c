@@ -37,6 +37,8 @@ static const struct command {
 	 false},
 	{"setup", "postfix", "print what Postfix needs to deliver through relay365", ctl_setup,
 	 false},
+	{"doctor", "[--send TO]", "walk the way that mail goes and name the first fault",
+	 ctl_doctor, true},
 	{"explain", "[TEXT|FILE]", "what an error, a log line or a log file means", ctl_explain,
 	 true},
 };

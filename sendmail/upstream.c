@@ -6,7 +6,7 @@
 #include "explain/explain.h"
 #include "proto/base64.h"
 #include "proto/xoauth2.h"
-#include "sendmail/dial.h"
+#include "tls/dial.h"
 
 #include <strings.h>
 #include <sys/socket.h>
@@ -240,7 +240,7 @@ static int connect_tls(struct upstream *up, struct tls_trust *trust, int64_t unt
 	const char *address =
 		tenant->smtp_address[0] == '\0' ? tenant->smtp_host : tenant->smtp_address;
 	struct offers offers;
-	int fd = dial(address, tenant->smtp_port, until_ms, err);
+	int fd = dial(address, tenant->smtp_port, until_ms, NULL, err);
 
 	if (fd < 0)
 		return -1;

@@ -218,6 +218,9 @@ class Connection(http.server.BaseHTTPRequestHandler):
         self.connection, self.client_address = sock, peer
         self.rfile, self.wfile = sock.makefile("rb"), sock.makefile("wb", 0)
 
+    def date_time_string(self, timestamp=None):
+        return super().date_time_string(self.state.now() if timestamp is None else timestamp)
+
     def run(self):
         try:
             self.close_connection = True

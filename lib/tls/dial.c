@@ -1,6 +1,6 @@
 #include "base/compat.h"
 
-#include "sendmail/dial.h"
+#include "tls/dial.h"
 
 #include "base/clock.h"
 
@@ -58,7 +58,7 @@ static int dial_one(const struct addrinfo *to, int64_t until_ms, int *error_r)
 	return fd;
 }
 
-int dial(const char *host, int64_t port, int64_t until_ms, struct err *err)
+int dial(const char *host, int64_t port, int64_t until_ms, int *error_r, struct err *err)
 {
 	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG};
 	struct addrinfo *found = NULL;
@@ -66,6 +66,8 @@ int dial(const char *host, int64_t port, int64_t until_ms, struct err *err)
 	int rc, error = 0, fd = -1;
 
 	(void)snprintf(service, sizeof(service), "%lld", (long long)port);
+	if (error_r != NULL)
+		*error_r = 0;
 	rc = getaddrinfo(host, service, &hints, &found);
 	if (rc != 0)
 		return err_set(err, ERR_TEMP, "cannot look up %s: %s; check /etc/resolv.conf",
@@ -73,6 +75,8 @@ int dial(const char *host, int64_t port, int64_t until_ms, struct err *err)
 	for (const struct addrinfo *at = found; at != NULL && fd < 0; at = at->ai_next)
 		fd = dial_one(at, until_ms, &error);
 	freeaddrinfo(found);
+	if (fd < 0 && error_r != NULL)
+		*error_r = error;
 	if (fd < 0)
 		return err_set(err, ERR_TEMP,
 			       "cannot connect to %s port %lld: %s; check that the firewall lets "

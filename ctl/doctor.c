@@ -1,0 +1,246 @@
+#include "ctl/doctor.h"
+
+#include "base/xalloc.h"
+
+#include <ctype.h>
+#include <stdarg.h>
+
+enum { EVIDENCE_MAX = 2048, TRANSCRIPT_MAX = 1 << 20, NAGIOS_UNKNOWN = 3 };
+
+static void doctor_unseen(struct doctor *doctor)
+{
+	doctor_add(doctor, DOCTOR_UNPROVEN, NULL,
+		   "licences, SendAs rights and Sent Items quota can't be seen from here; the "
+		   "audit script of relay365 setup tenant lists them");
+}
+
+static const struct check {
+	const char *id;
+	const char *title;
+	void (*run)(struct doctor *doctor);
+} checks[] = {
+	{"configuration", "relay365.conf", doctor_configuration},
+	{"files", "keys and secrets", doctor_files},
+	{"daemons", "daemons", doctor_daemons},
+	{"clock", "clock", doctor_clock},
+	{"tokens", "access tokens", doctor_tokens},
+	{"postfix", "Postfix", doctor_postfix},
+	{"wiring", "relay365 in Postfix", doctor_wiring},
+	{"plugin", "SASL plugin", doctor_plugin},
+	{"sockets", "sockets, as Postfix sees them", doctor_sockets},
+	{"server", "the way to Office 365", doctor_server},
+	{"sign-in", "signing in", doctor_sign_in},
+	{"mailboxes", "mailboxes", doctor_mailboxes},
+	{"settings", "settings of Postfix that hurt", doctor_settings},
+	{"domains", "SPF, DKIM, DMARC", doctor_domains},
+	{"limits", "limits", doctor_limits},
+	{"send", "a real message", doctor_send},
+	{"unseen", "not proven", doctor_unseen},
+};
+
+static const char *const words[] = {"ok", "not proven", "warning", "fault"};
+
+/* Evidence holds others' words: what a terminal would obey is not shown. */
+static char *plain(const char *text)
+{
+	char *copy = xstrdup(text);
+
+	for (char *at = copy; *at != '\0'; at++)
+		if (!isprint((unsigned char)*at))
+			*at = ' ';
+	return copy;
+}
+
+void doctor_add(struct doctor *doctor, enum verdict verdict, const char *action, const char *fmt,
+		...)
+{
+	char evidence[EVIDENCE_MAX];
+	struct finding *finding;
+	va_list ap;
+
+	va_start(ap, fmt);
+	(void)vsnprintf(evidence, sizeof(evidence), fmt, ap);
+	va_end(ap);
+	doctor->finding =
+		xreallocarray(doctor->finding, doctor->findings + 1, sizeof(doctor->finding[0]));
+	finding = &doctor->finding[doctor->findings++];
+	finding->check = doctor->current;
+	finding->verdict = verdict;
+	finding->evidence = plain(evidence);
+	finding->action = plain(action == NULL ? "" : action);
+}
+
+bool doctor_failed(const struct doctor *doctor, const char *check)
+{
+	for (size_t i = 0; i < doctor->findings; i++)
+		if (strcmp(doctor->finding[i].check, check) == 0 &&
+		    doctor->finding[i].verdict == DOCTOR_FAULT)
+			return true;
+	return false;
+}
+
+static enum verdict worst(const struct doctor *doctor, const char *check)
+{
+	enum verdict found = DOCTOR_OK;
+
+	for (size_t i = 0; i < doctor->findings; i++)
+		if ((check == NULL || strcmp(doctor->finding[i].check, check) == 0) &&
+		    doctor->finding[i].verdict > found)
+			found = doctor->finding[i].verdict;
+	return found;
+}
+
+/* The first of the worst. */
+static const struct finding *first_cause(const struct doctor *doctor)
+{
+	enum verdict wanted = worst(doctor, NULL);
+
+	for (size_t i = 0; i < doctor->findings; i++)
+		if (doctor->finding[i].verdict == wanted)
+			return &doctor->finding[i];
+	return NULL;
+}
+
+static void print_summary(const struct doctor *doctor)
+{
+	const struct finding *first = first_cause(doctor);
+
+	if (first == NULL || first->verdict < DOCTOR_WARNING)
+		(void)puts("All that can be seen from here is well.");
+	else if (first->action[0] == '\0')
+		(void)printf("%s: %s.\n", first->verdict == DOCTOR_FAULT ? "Fault" : "Warning",
+			     first->evidence);
+	else
+		(void)printf("%s: %s. What to do: %s.\n",
+			     first->verdict == DOCTOR_FAULT ? "Fault" : "Warning",
+			     first->evidence, first->action);
+}
+
+static void print_check(const struct doctor *doctor, const struct check *check)
+{
+	for (size_t i = 0; i < doctor->findings; i++) {
+		const struct finding *finding = &doctor->finding[i];
+
+		if (strcmp(finding->check, check->id) != 0)
+			continue;
+		(void)printf("  %-10s %s: %s\n", words[finding->verdict], check->title,
+			     finding->evidence);
+		if (finding->action[0] != '\0')
+			(void)printf("             -> %s\n", finding->action);
+	}
+}
+
+static int print_text(const struct doctor *doctor, int status)
+{
+	print_summary(doctor);
+	(void)putchar('\n');
+	for (size_t i = 0; i < ARRAY_LEN(checks); i++)
+		print_check(doctor, &checks[i]);
+	if (doctor->verbose)
+		(void)printf("\n%s", buf_text(&doctor->transcript));
+	return fflush(stdout) == 0 ? status : CTL_PROBLEM;
+}
+
+static int print_json(const struct doctor *doctor, int status)
+{
+	cJSON *json = cJSON_CreateObject();
+	cJSON *list = cJSON_AddArrayToObject(json, "findings");
+
+	(void)cJSON_AddStringToObject(json, "verdict", words[worst(doctor, NULL)]);
+	for (size_t i = 0; i < doctor->findings; i++) {
+		cJSON *item = cJSON_CreateObject();
+
+		(void)cJSON_AddStringToObject(item, "check", doctor->finding[i].check);
+		(void)cJSON_AddStringToObject(item, "verdict", words[doctor->finding[i].verdict]);
+		(void)cJSON_AddStringToObject(item, "evidence", doctor->finding[i].evidence);
+		(void)cJSON_AddStringToObject(item, "action", doctor->finding[i].action);
+		(void)cJSON_AddItemToArray(list, item);
+	}
+	if (doctor->verbose)
+		(void)cJSON_AddStringToObject(json, "transcript", buf_text(&doctor->transcript));
+	return ctl_print_json(json, status);
+}
+
+/* One line and the exit status, as Nagios and its like want them: 0 ok, 1 warning, 2 critical. */
+static int print_nagios(const struct doctor *doctor)
+{
+	const struct finding *first = first_cause(doctor);
+	enum verdict verdict = worst(doctor, NULL);
+	int faults = 0, warnings = 0;
+
+	for (size_t i = 0; i < doctor->findings; i++) {
+		faults += doctor->finding[i].verdict == DOCTOR_FAULT;
+		warnings += doctor->finding[i].verdict == DOCTOR_WARNING;
+	}
+	(void)printf("RELAY365 %s - %s | faults=%d warnings=%d\n",
+		     verdict == DOCTOR_FAULT	 ? "CRITICAL"
+		     : verdict == DOCTOR_WARNING ? "WARNING"
+						 : "OK",
+		     first == NULL || verdict < DOCTOR_WARNING ? "all that can be seen is well"
+							       : first->evidence,
+		     faults, warnings);
+	if (fflush(stdout) != 0)
+		return NAGIOS_UNKNOWN;
+	return verdict == DOCTOR_FAULT ? 2 : verdict == DOCTOR_WARNING ? 1 : 0;
+}
+
+static void clear(struct doctor *doctor)
+{
+	for (size_t i = 0; i < doctor->findings; i++) {
+		free(doctor->finding[i].evidence);
+		free(doctor->finding[i].action);
+	}
+	free(doctor->finding);
+	setup_facts_clear(&doctor->facts);
+	buf_clear(&doctor->transcript);
+	cJSON_Delete(doctor->tokend);
+	cJSON_Delete(doctor->milter);
+}
+
+static int report(const struct doctor *doctor, bool json, bool nagios)
+{
+	int status = worst(doctor, NULL) >= DOCTOR_WARNING ? CTL_PROBLEM : CTL_OK;
+
+	if (nagios)
+		return print_nagios(doctor);
+	return json ? print_json(doctor, status) : print_text(doctor, status);
+}
+
+int ctl_doctor(const struct ctl *ctl)
+{
+	struct doctor doctor = {.conf_path = ctl->conf_path,
+				.transcript = BUF_INIT(TRANSCRIPT_MAX)};
+	bool nagios = false;
+	const struct ctl_option options[] = {{"--nagios", &nagios, NULL},
+					     {"--transcript", &doctor.verbose, NULL},
+					     {"--send", NULL, &doctor.send_to},
+					     {"--config-dir", NULL, &doctor.config_dir}};
+	const char **rest = xcalloc((size_t)ctl->argc + 1, sizeof(*rest));
+	int n = ctl_options(ctl, options, ARRAY_LEN(options), rest), status;
+	struct conf *conf = NULL;
+	struct err err = ERR_INIT;
+
+	free(rest);
+	if (n != 0) {
+		(void)fputs(
+			"usage: relay365 [-c FILE] [--json] doctor [--send TO] [--transcript] "
+			"[--nagios] [--config-dir DIR]\n",
+			stderr);
+		return CTL_USAGE;
+	}
+	conf = conf_load(ctl->conf_path, &err);
+	doctor.conf = conf;
+	if (conf == NULL) {
+		doctor.current = checks[0].id;
+		doctor_add(&doctor, DOCTOR_FAULT, "mend the file; relay365 check reads it again",
+			   "%s", err.text);
+	}
+	for (size_t i = 0; conf != NULL && i < ARRAY_LEN(checks); i++) {
+		doctor.current = checks[i].id;
+		checks[i].run(&doctor);
+	}
+	status = report(&doctor, ctl->json, nagios);
+	clear(&doctor);
+	conf_free(&conf);
+	return status;
+}

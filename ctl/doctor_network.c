@@ -1,0 +1,315 @@
+#include "ctl/doctor.h"
+
+#include "base/clock.h"
+#include "base/xalloc.h"
+#include "ctl/dialogue.h"
+#include "explain/explain.h"
+#include "proto/base64.h"
+#include "proto/xoauth2.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <strings.h>
+#include <sys/socket.h>
+
+enum { CONNECT_MS = 10000, CLOCK_WARN_S = 60, CLOCK_FAULT_S = 240 };
+
+/* ---- the clock ---- */
+
+/* "https://host:port/path": host and port. */
+static int split_url(const char *url, char *host, size_t cap, long *port_r)
+{
+	const char *at = strstr(url, "://");
+	size_t len;
+
+	if (at == NULL)
+		return -1;
+	at += 3;
+	len = strcspn(at, ":/");
+	if (len == 0 || len >= cap)
+		return -1;
+	memcpy(host, at, len);
+	host[len] = '\0';
+	*port_r = at[len] == ':' ? strtol(at + len + 1, NULL, 10) : 443;
+	return 0;
+}
+
+/* The Date header of the token endpoint in seconds since 1970; 0 when it can't be had. */
+static int64_t their_time(struct doctor *doctor, const struct conf_tenant *tenant,
+			  struct err *err)
+{
+	char host[256], line[DIALOGUE_REPLY_MAX];
+	struct dialogue talk = {.fd = -1};
+	struct tm tm = {0};
+	int64_t time_s = 0;
+	long port;
+
+	if (split_url(tenant->token_endpoint, host, sizeof(host), &port) < 0 ||
+	    dialogue_open(&talk, host, port, CONNECT_MS, &doctor->transcript, NULL, err) < 0) {
+		dialogue_close(&talk);
+		return 0;
+	}
+	(void)snprintf(line, sizeof(line), "HEAD / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n",
+		       host);
+	if (dialogue_start_tls(&talk, host, tenant->ca_file, err) == 0 &&
+	    dialogue_say(&talk, line, "HEAD / HTTP/1.1", err) == 0)
+		while (time_s == 0 && dialogue_line(&talk, line, err) == 0 && line[0] != '\0')
+			if (strncasecmp(line, "Date: ", 6) == 0 &&
+			    strptime(line + 6, "%a, %d %b %Y %H:%M:%S GMT", &tm) != NULL)
+				time_s = (int64_t)timegm(&tm);
+	dialogue_close(&talk);
+	return time_s;
+}
+
+void doctor_clock(struct doctor *doctor)
+{
+	const struct conf_tenant *tenant = &doctor->conf->tenant[0];
+	struct err err = ERR_INIT;
+	int64_t theirs_s, off_s;
+
+	if (doctor->conf->tenants == 0 || tenant->proxy[0] != '\0') {
+		doctor_add(doctor, DOCTOR_UNPROVEN, NULL, "Entra is reached by a proxy");
+		return;
+	}
+	theirs_s = their_time(doctor, tenant, &err);
+	if (theirs_s == 0) {
+		doctor_add(doctor, DOCTOR_UNPROVEN, NULL, "Entra's time is not known%s%s",
+			   err.text[0] != '\0' ? ": " : "", err.text);
+		return;
+	}
+	off_s = clock_wall_ms() / 1000 - theirs_s;
+	doctor_add(doctor,
+		   llabs(off_s) >= CLOCK_FAULT_S  ? DOCTOR_FAULT
+		   : llabs(off_s) >= CLOCK_WARN_S ? DOCTOR_WARNING
+						  : DOCTOR_OK,
+		   llabs(off_s) >= CLOCK_WARN_S ? "set this machine's clock: timedatectl "
+						  "set-ntp true"
+						: NULL,
+		   "this machine's clock is %lld s %s Entra's", (long long)llabs(off_s),
+		   off_s < 0 ? "behind" : "ahead of");
+}
+
+/* ---- the server ---- */
+
+static const char *connect_host(const struct conf_tenant *tenant)
+{
+	return tenant->smtp_address[0] != '\0' ? tenant->smtp_address : tenant->smtp_host;
+}
+
+static void say_unreachable(struct doctor *doctor, const struct conf_tenant *tenant, int error,
+			    const struct err *err)
+{
+	long long port = (long long)tenant->smtp_port;
+	const char *host = connect_host(tenant);
+
+	if (error == 0)
+		doctor_add(doctor, DOCTOR_FAULT,
+			   "check /etc/resolv.conf, and in a chroot its copy there", "%s",
+			   err->text);
+	else if (error == ECONNREFUSED)
+		doctor_add(doctor, DOCTOR_FAULT,
+			   "check smtp_host, smtp_address and smtp_port; a firewall may refuse",
+			   "%s refuses connections to port %lld", host, port);
+	else
+		doctor_add(doctor, DOCTOR_FAULT,
+			   "let this machine reach it: a firewall drops packets to that port",
+			   "%s does not answer on port %lld: %s", host, port, err_no(error));
+}
+
+/* Port 25 is no way out, but tells whether one port or the whole server is out of reach. */
+static void try_port_25(struct doctor *doctor, const struct conf_tenant *tenant)
+{
+	struct dialogue talk = {.fd = -1};
+	struct err err = ERR_INIT;
+
+	if (tenant->smtp_port == 25)
+		return;
+	if (dialogue_open(&talk, connect_host(tenant), 25, CONNECT_MS / 3, &doctor->transcript,
+			  NULL, &err) == 0)
+		doctor_add(doctor, DOCTOR_UNPROVEN, NULL,
+			   "port 25 of the same server can be reached");
+	dialogue_close(&talk);
+}
+
+static const char *capability(const char *reply, const char *name)
+{
+	for (const char *line = reply; line != NULL; line = strchr(line, '\n')) {
+		line += line[0] == '\n';
+		if (strlen(line) > 4 && strncasecmp(line + 4, name, strlen(name)) == 0)
+			return line + 4;
+	}
+	return NULL;
+}
+
+/*
+ * Up to EHLO under TLS. On failure a finding says why, when quiet is false.
+ * Returns -1 then.
+ */
+static int greet(struct doctor *doctor, struct dialogue *talk, const struct conf_tenant *tenant,
+		 char *reply, bool quiet)
+{
+	struct err err = ERR_INIT;
+	struct err tls = ERR_INIT;
+	int error = 0;
+
+	if (dialogue_open(talk, connect_host(tenant), tenant->smtp_port, CONNECT_MS,
+			  &doctor->transcript, &error, &err) < 0) {
+		if (!quiet)
+			say_unreachable(doctor, tenant, error, &err);
+		return -1;
+	}
+	if (dialogue_reply(talk, reply, &err) != 220 ||
+	    dialogue_say(talk, "EHLO relay365.invalid", NULL, &err) < 0 ||
+	    dialogue_reply(talk, reply, &err) != 250) {
+		if (!quiet)
+			doctor_add(doctor, DOCTOR_FAULT,
+				   "look for a proxy or firewall in between",
+				   "%s does not greet: %s", tenant->smtp_host,
+				   err.text[0] != '\0' ? err.text : reply);
+		return -1;
+	}
+	if (capability(reply, "STARTTLS") == NULL ||
+	    dialogue_say(talk, "STARTTLS", NULL, &err) < 0 ||
+	    dialogue_reply(talk, reply, &err) != 220) {
+		if (!quiet)
+			doctor_add(
+				doctor, DOCTOR_FAULT,
+				"look for a firewall that changes SMTP (Cisco \"inspect esmtp\")",
+				"%s offers no STARTTLS", tenant->smtp_host);
+		return -1;
+	}
+	if (dialogue_start_tls(talk, tenant->smtp_host, tenant->ca_file, &tls) < 0) {
+		if (!quiet)
+			doctor_add(
+				doctor, DOCTOR_FAULT,
+				"check ca_file and smtp_host; a proxy that opens TLS shows its "
+				"own certificate",
+				"TLS to %s fails: %s", tenant->smtp_host, tls.text);
+		return -1;
+	}
+	if (dialogue_say(talk, "EHLO relay365.invalid", NULL, &err) < 0 ||
+	    dialogue_reply(talk, reply, &err) != 250)
+		return -1;
+	return 0;
+}
+
+static void check_server(struct doctor *doctor, const struct conf_tenant *tenant)
+{
+	struct dialogue talk = {.fd = -1};
+	char reply[DIALOGUE_REPLY_MAX] = "";
+	const char *auth;
+	struct err err = ERR_INIT;
+
+	if (greet(doctor, &talk, tenant, reply, false) < 0) {
+		try_port_25(doctor, tenant);
+	} else {
+		auth = capability(reply, "AUTH");
+		if (auth == NULL || strstr(auth, "XOAUTH2") == NULL)
+			doctor_add(doctor, DOCTOR_FAULT,
+				   "check that the next hop is smtp.office365.com:587",
+				   "%s does not offer AUTH XOAUTH2", tenant->smtp_host);
+		else
+			doctor_add(doctor, DOCTOR_OK, NULL,
+				   "%s port %lld: TLS with a verified name, and AUTH XOAUTH2",
+				   tenant->smtp_host, (long long)tenant->smtp_port);
+		(void)dialogue_say(&talk, "QUIT", NULL, &err);
+	}
+	dialogue_close(&talk);
+}
+
+/* Each server once, however many tenants share it. */
+static bool seen_before(const struct conf *conf, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (strcmp(connect_host(&conf->tenant[i]), connect_host(&conf->tenant[n])) == 0 &&
+		    conf->tenant[i].smtp_port == conf->tenant[n].smtp_port)
+			return true;
+	return false;
+}
+
+void doctor_server(struct doctor *doctor)
+{
+	for (size_t i = 0; i < doctor->conf->tenants; i++)
+		if (!seen_before(doctor->conf, i))
+			check_server(doctor, &doctor->conf->tenant[i]);
+}
+
+/* ---- signing in ---- */
+
+/* Composes the response to AUTH XOAUTH2 in base64; secret, and the caller clears it. */
+static int compose(const struct conf_mailbox *mailbox, const struct buf *token, struct buf *to)
+{
+	char *response = xmalloc(XOAUTH2_RESPONSE_MAX);
+	size_t len = 0;
+	char *at = NULL;
+
+	if (xoauth2_compose(mailbox->address, strlen(mailbox->address), buf_text(token),
+			    token->len, response, XOAUTH2_RESPONSE_MAX, &len) == XOAUTH2_OK)
+		at = buf_reserve(to, BASE64_SIZE(len) + 1, NULL);
+	if (at != NULL) {
+		to->len = base64_encode(response, len, at);
+		to->data[to->len] = '\0';
+	}
+	explicit_bzero(response, XOAUTH2_RESPONSE_MAX);
+	free(response);
+	return at == NULL ? -1 : 0;
+}
+
+static void judge_sign_in(struct doctor *doctor, const struct conf_mailbox *mailbox, int code,
+			  const char *reply)
+{
+	const struct explanation *what = explain_reply(reply);
+
+	if (code == 235)
+		doctor_add(doctor, DOCTOR_OK, NULL, "mailbox %s: Exchange takes the token for %s",
+			   mailbox->name, mailbox->address);
+	else
+		doctor_add(doctor,
+			   what != NULL && what->class == EXPLAIN_TRANSIENT ? DOCTOR_WARNING
+									    : DOCTOR_FAULT,
+			   what != NULL ? what->action : NULL, "mailbox %s: %s%s%s",
+			   mailbox->name,
+			   what != NULL ? what->meaning : "Exchange refuses the sign-in",
+			   reply[0] != '\0' ? ": " : "", reply);
+}
+
+static void check_sign_in(struct doctor *doctor, const struct conf_mailbox *mailbox)
+{
+	struct buf token = BUF_INIT(XOAUTH2_TOKEN_MAX), blob = BUF_INIT(2 * XOAUTH2_RESPONSE_MAX);
+	struct dialogue talk = {.fd = -1};
+	char reply[DIALOGUE_REPLY_MAX] = "";
+	struct err err = ERR_INIT;
+	int code = -1;
+
+	if (token_get(doctor->conf, mailbox->address, &token, &err) < 0 ||
+	    compose(mailbox, &token, &blob) < 0) {
+		doctor_add(doctor, DOCTOR_FAULT, "see above", "mailbox %s: no access token: %s",
+			   mailbox->name, err.text);
+	} else if (greet(doctor, &talk, mailbox->tenant, reply, true) == 0 &&
+		   dialogue_say(&talk, "AUTH XOAUTH2", NULL, &err) == 0 &&
+		   (code = dialogue_reply(&talk, reply, &err)) == 334 &&
+		   dialogue_say(&talk, buf_text(&blob), "(the token)", &err) == 0) {
+		code = dialogue_reply(&talk, reply, &err);
+		if (code == 334 && dialogue_say(&talk, "", NULL, &err) == 0)
+			code = dialogue_reply(&talk, reply, &err);
+	}
+	if (code > 0)
+		judge_sign_in(doctor, mailbox, code, reply);
+	if (code == 235)
+		(void)dialogue_say(&talk, "QUIT", NULL, &err);
+	dialogue_close(&talk);
+	buf_clear(&token); /* overwrites */
+	buf_clear(&blob);
+}
+
+void doctor_sign_in(struct doctor *doctor)
+{
+	if (doctor->tokend == NULL || doctor_failed(doctor, "tokens") ||
+	    doctor_failed(doctor, "server")) {
+		doctor_add(doctor, DOCTOR_UNPROVEN, NULL,
+			   "mend the faults before this one first");
+		return;
+	}
+	for (size_t i = 0; i < doctor->conf->mailboxes; i++)
+		check_sign_in(doctor, &doctor->conf->mailbox[i]);
+}

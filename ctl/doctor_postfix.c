@@ -1,0 +1,266 @@
+#include "ctl/doctor.h"
+
+#include "base/xalloc.h"
+#include "ctl/child.h"
+#include "postfix/check.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <glob.h>
+#include <unistd.h>
+
+#define SYSTEM_SASL_FOLDER "/usr/lib/" MULTIARCH "/sasl2"
+
+enum { ENVIRONMENT_MAX = 64 * 1024 };
+
+/* ---- is there a Postfix, and does it run ---- */
+
+static char *config_dir(const struct doctor *doctor)
+{
+	const char *const argv[] = {"postconf", "-dh", "config_directory", NULL};
+	struct buf text = BUF_INIT(4096), errors = BUF_INIT(4096);
+	char *found = NULL;
+
+	if (doctor->config_dir != NULL)
+		return xstrdup(doctor->config_dir);
+	if (child_exec(argv, NULL, &text, &errors, SETUP_TIMEOUT_MS) == 0)
+		found = xstrndup(buf_text(&text), strcspn(buf_text(&text), "\n"));
+	buf_clear(&text);
+	buf_clear(&errors);
+	return found;
+}
+
+/* The process id of master(8), or 0. */
+static long master_pid(const struct doctor *doctor)
+{
+	char *queue = facts_value(doctor->postfix.expanded, "queue_directory");
+	char *path = xasprintf("%s/pid/master.pid", queue);
+	FILE *file = fopen(path, "r");
+	char line[64] = "", proc[64];
+	long pid = 0;
+
+	if (file != NULL && fgets(line, sizeof(line), file) != NULL)
+		pid = strtol(line, NULL, 10);
+	if (file != NULL)
+		(void)fclose(file);
+	(void)snprintf(proc, sizeof(proc), "/proc/%ld", pid);
+	free(path);
+	free(queue);
+	return pid > 0 && access(proc, F_OK) == 0 ? pid : 0;
+}
+
+static void check_running(struct doctor *doctor)
+{
+	char *name = facts_value(doctor->postfix.expanded, "mail_version");
+	long pid = master_pid(doctor);
+
+	if (pid > 0)
+		doctor_add(doctor, DOCTOR_OK, NULL, "Postfix %s runs, pid %ld", name, pid);
+	else
+		doctor_add(doctor, DOCTOR_FAULT,
+			   "run: postfix start; then look into the mail log",
+			   "Postfix does not run");
+	free(name);
+}
+
+void doctor_postfix(struct doctor *doctor)
+{
+	char *folder = config_dir(doctor);
+	char *queue;
+	struct err err = ERR_INIT;
+	bool known = false;
+
+	if (folder == NULL) {
+		doctor_add(doctor, DOCTOR_UNPROVEN, NULL,
+			   "postconf is not found: this machine has no Postfix");
+		return;
+	}
+	if (setup_facts_read(folder, &doctor->facts, &err) < 0) {
+		doctor_add(doctor, DOCTOR_FAULT, "mend Postfix's configuration", "%s", err.text);
+		free(folder);
+		return;
+	}
+	free(folder);
+	doctor->postfix = setup_facts_view(&doctor->facts);
+	doctor->has_postfix = true;
+	queue = facts_value(doctor->postfix.expanded, "queue_directory");
+	for (size_t i = 0; i < doctor->conf->queue_directories.count; i++)
+		known |= strcmp(doctor->conf->queue_directories.item[i], queue) == 0;
+	if (!known)
+		doctor_add(doctor, DOCTOR_FAULT,
+			   "name it in queue_directories, then run relay365 reload",
+			   "queue_directories does not name %s, which is Postfix's: no socket is "
+			   "there",
+			   queue);
+	free(queue);
+	check_running(doctor);
+}
+
+/* ---- what postconf says ---- */
+
+struct judging {
+	struct doctor *doctor;
+	size_t count;
+};
+
+static void on_finding(void *arg, enum check_grade grade, const char *evidence,
+		       const char *action)
+{
+	struct judging *judging = arg;
+
+	judging->count++;
+	doctor_add(judging->doctor, grade == CHECK_FAULT ? DOCTOR_FAULT : DOCTOR_WARNING, action,
+		   "%s", evidence);
+}
+
+void doctor_wiring(struct doctor *doctor)
+{
+	struct judging judging = {doctor, 0};
+
+	if (!doctor->has_postfix)
+		return;
+	check_wiring(doctor->conf, &doctor->postfix, on_finding, &judging);
+	if (judging.count == 0)
+		doctor_add(doctor, DOCTOR_OK, NULL,
+			   "services, the map of senders and the milter are in place");
+}
+
+void doctor_settings(struct doctor *doctor)
+{
+	struct judging judging = {doctor, 0};
+
+	if (!doctor->has_postfix)
+		return;
+	check_settings(doctor->conf, &doctor->postfix, on_finding, &judging);
+	if (judging.count == 0)
+		doctor_add(doctor, DOCTOR_OK, NULL, "none found");
+}
+
+/* ---- the plugin ---- */
+
+/* Reads /proc/PID/environ; "" when it may not be read. NULs become line feeds. */
+static void environment_of(long pid, struct buf *to)
+{
+	char path[64];
+	FILE *file;
+	int c;
+
+	(void)snprintf(path, sizeof(path), "/proc/%ld/environ", pid);
+	file = fopen(path, "r");
+	while (file != NULL && (c = getc(file)) != EOF)
+		(void)buf_addf(to, "%c", c == '\0' ? '\n' : c);
+	if (file != NULL)
+		(void)fclose(file);
+}
+
+static long parent_of(const char *pid)
+{
+	char path[300], line[512] = "";
+	const char *at;
+	FILE *file;
+
+	(void)snprintf(path, sizeof(path), "/proc/%s/stat", pid);
+	file = fopen(path, "r");
+	if (file != NULL && fgets(line, sizeof(line), file) == NULL)
+		line[0] = '\0';
+	if (file != NULL)
+		(void)fclose(file);
+	/* "12 (qmgr) S 11 ...": the name may hold anything, so look from its end. */
+	at = strrchr(line, ')');
+	return at == NULL || strlen(at) < 5 ? 0 : strtol(at + 4, NULL, 10);
+}
+
+/* What master(8) gives its children: -1 when that can't be seen, else whether ours is in. */
+static int running_has_plugin(const struct doctor *doctor)
+{
+	long master = master_pid(doctor);
+	DIR *dir = master == 0 ? NULL : opendir("/proc");
+	struct dirent *entry;
+	int found = -1;
+
+	while (dir != NULL && found < 0 && (entry = readdir(dir)) != NULL) {
+		struct buf environment = BUF_INIT(ENVIRONMENT_MAX);
+
+		if (entry->d_name[0] < '1' || entry->d_name[0] > '9' ||
+		    parent_of(entry->d_name) != master)
+			continue;
+		environment_of(strtol(entry->d_name, NULL, 10), &environment);
+		if (environment.len > 0) {
+			const char *path = strstr(buf_text(&environment), "SASL_PATH=");
+
+			found = path != NULL && strncmp(path, "SASL_PATH=", 10) == 0;
+		}
+		buf_clear(&environment);
+	}
+	if (dir != NULL)
+		(void)closedir(dir);
+	return found;
+}
+
+/* The plugin in one of the folders of a list with colons; the caller frees. */
+static char *find_plugin(const char *path)
+{
+	while (path[0] != '\0') {
+		size_t len = strcspn(path, ": ");
+		char *file = xasprintf("%.*s/librelay365.so", (int)len, path);
+
+		if (access(file, R_OK) == 0)
+			return file;
+		free(file);
+		path += len;
+		if (path[0] != ':')
+			break;
+		path++;
+	}
+	return NULL;
+}
+
+/* In the folders that Postfix looks into, or the system's. */
+static void list_others(struct doctor *doctor, const char *path)
+{
+	while (path[0] != '\0' && path[0] != ' ') {
+		size_t len = strcspn(path, ": ");
+		char *pattern = xasprintf("%.*s/*xoauth2*.so", (int)len, path);
+		glob_t found = {0};
+
+		if (glob(pattern, 0, NULL, &found) == 0 && found.gl_pathc > 0)
+			doctor_add(
+				doctor, DOCTOR_WARNING,
+				"remove it if nothing else uses it; Postfix prefers relay365's",
+				"%s is another plugin for XOAUTH2", found.gl_pathv[0]);
+		globfree(&found);
+		free(pattern);
+		path += len;
+		path += path[0] == ':';
+	}
+}
+
+void doctor_plugin(struct doctor *doctor)
+{
+	char *environment, *plugin = NULL;
+	const char *path;
+
+	if (!doctor->has_postfix)
+		return;
+	environment = facts_value(doctor->postfix.expanded, "import_environment");
+	path = strstr(environment, "SASL_PATH=");
+	if (path != NULL)
+		plugin = find_plugin(path + strlen("SASL_PATH="));
+	if (path == NULL)
+		doctor_add(doctor, DOCTOR_FAULT, "run relay365 setup postfix --apply",
+			   "import_environment has no SASL_PATH, so Postfix does not find the "
+			   "plugin");
+	else if (plugin == NULL)
+		doctor_add(doctor, DOCTOR_FAULT,
+			   "install relay365 again, or correct SASL_PATH in import_environment",
+			   "librelay365.so is in none of the folders of %s", path);
+	else if (running_has_plugin(doctor) == 0)
+		doctor_add(doctor, DOCTOR_FAULT, "run: postfix stop; postfix start",
+			   "Postfix was started before SASL_PATH was in import_environment, and "
+			   "does not know it");
+	else
+		doctor_add(doctor, DOCTOR_OK, NULL, "%s", plugin);
+	list_others(doctor, path != NULL ? path + strlen("SASL_PATH=") : SYSTEM_SASL_FOLDER);
+	free(plugin);
+	free(environment);
+}
