@@ -74,8 +74,11 @@ long long ctl_number(const cJSON *object, const char *name);
 /* Prints and frees json; returns status. */
 int ctl_print_json(cJSON *json, int status);
 
-/* token.c: an access token of tokend's; ERR_TEMP when there is none now. */
-int token_get(const struct conf *conf, const char *address, struct buf *token, struct err *err);
+/*
+ * probe.c: tokend signs in with a mailbox's token; its verdict as
+ * relay365-control(7) has it, the caller's. NULL when there is none.
+ */
+cJSON *probe_ask(const char *socket, const char *mailbox, struct err *err);
 
 /* status_text.c: the JSON of ctl_status() for reading. */
 void ctl_status_text(const cJSON *status, struct buf *text);

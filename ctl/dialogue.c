@@ -76,7 +76,7 @@ int dialogue_say(struct dialogue *talk, const char *line, const char *shown, str
 	int result = 0;
 
 	(void)buf_addf(&out, "%s\r\n", line);
-	note(talk, "C: ", shown != NULL ? shown : line);
+	note(talk, "> ", shown != NULL ? shown : line);
 	while (result == 0 && at < out.len) {
 		ssize_t n = talk->tls != NULL
 				    ? tls_write(talk->tls, out.data + at, out.len - at)
@@ -133,7 +133,7 @@ int dialogue_line(struct dialogue *talk, char *line, struct err *err)
 	(void)snprintf(line, DIALOGUE_REPLY_MAX, "%.*s", (int)len, talk->in.data);
 	line[strcspn(line, "\r")] = '\0';
 	buf_consume(&talk->in, len + 1);
-	note(talk, "S: ", line);
+	note(talk, "< ", line);
 	return 0;
 }
 

@@ -4,8 +4,6 @@
 #include "base/xalloc.h"
 #include "ctl/dialogue.h"
 #include "explain/explain.h"
-#include "proto/base64.h"
-#include "proto/xoauth2.h"
 
 #include <errno.h>
 #include <netdb.h>
@@ -142,11 +140,10 @@ static const char *capability(const char *reply, const char *name)
 }
 
 /*
- * Up to EHLO under TLS. On failure a finding says why, when quiet is false.
- * Returns -1 then.
+ * Up to EHLO under TLS. On failure a finding says why, and -1 is returned.
  */
 static int greet(struct doctor *doctor, struct dialogue *talk, const struct conf_tenant *tenant,
-		 char *reply, bool quiet)
+		 char *reply)
 {
 	struct err err = ERR_INIT;
 	struct err tls = ERR_INIT;
@@ -154,42 +151,38 @@ static int greet(struct doctor *doctor, struct dialogue *talk, const struct conf
 
 	if (dialogue_open(talk, connect_host(tenant), tenant->smtp_port, CONNECT_MS,
 			  &doctor->transcript, &error, &err) < 0) {
-		if (!quiet)
-			say_unreachable(doctor, tenant, error, &err);
+		say_unreachable(doctor, tenant, error, &err);
 		return -1;
 	}
 	if (dialogue_reply(talk, reply, &err) != 220 ||
 	    dialogue_say(talk, "EHLO relay365.invalid", NULL, &err) < 0 ||
 	    dialogue_reply(talk, reply, &err) != 250) {
-		if (!quiet)
-			doctor_add(doctor, DOCTOR_FAULT,
-				   "look for a proxy or firewall in between",
-				   "%s does not greet: %s", tenant->smtp_host,
-				   err.text[0] != '\0' ? err.text : reply);
+		doctor_add(doctor, DOCTOR_FAULT, "look for a proxy or firewall in between",
+			   "%s does not greet: %s", tenant->smtp_host,
+			   err.text[0] != '\0' ? err.text : reply);
 		return -1;
 	}
 	if (capability(reply, "STARTTLS") == NULL ||
 	    dialogue_say(talk, "STARTTLS", NULL, &err) < 0 ||
 	    dialogue_reply(talk, reply, &err) != 220) {
-		if (!quiet)
-			doctor_add(
-				doctor, DOCTOR_FAULT,
-				"look for a firewall that changes SMTP (Cisco \"inspect esmtp\")",
-				"%s offers no STARTTLS", tenant->smtp_host);
+		doctor_add(doctor, DOCTOR_FAULT,
+			   "look for a firewall that changes SMTP (Cisco \"inspect esmtp\")",
+			   "%s offers no STARTTLS", tenant->smtp_host);
 		return -1;
 	}
 	if (dialogue_start_tls(talk, tenant->smtp_host, tenant->ca_file, &tls) < 0) {
-		if (!quiet)
-			doctor_add(
-				doctor, DOCTOR_FAULT,
-				"check ca_file and smtp_host; a proxy that opens TLS shows its "
-				"own certificate",
-				"TLS to %s fails: %s", tenant->smtp_host, tls.text);
+		doctor_add(doctor, DOCTOR_FAULT,
+			   "check ca_file and smtp_host; a proxy that opens TLS shows its "
+			   "own certificate",
+			   "TLS to %s fails: %s", tenant->smtp_host, tls.text);
 		return -1;
 	}
 	if (dialogue_say(talk, "EHLO relay365.invalid", NULL, &err) < 0 ||
-	    dialogue_reply(talk, reply, &err) != 250)
+	    dialogue_reply(talk, reply, &err) != 250) {
+		doctor_add(doctor, DOCTOR_FAULT, "look for a proxy or firewall in between",
+			   "%s says nothing to EHLO under TLS: %s", tenant->smtp_host, err.text);
 		return -1;
+	}
 	return 0;
 }
 
@@ -200,7 +193,7 @@ static void check_server(struct doctor *doctor, const struct conf_tenant *tenant
 	const char *auth;
 	struct err err = ERR_INIT;
 
-	if (greet(doctor, &talk, tenant, reply, false) < 0) {
+	if (greet(doctor, &talk, tenant, reply) < 0) {
 		try_port_25(doctor, tenant);
 	} else {
 		auth = capability(reply, "AUTH");
@@ -236,80 +229,57 @@ void doctor_server(struct doctor *doctor)
 
 /* ---- signing in ---- */
 
-/* Composes the response to AUTH XOAUTH2 in base64; secret, and the caller clears it. */
-static int compose(const struct conf_mailbox *mailbox, const struct buf *token, struct buf *to)
+static void add_transcript(struct doctor *doctor, const cJSON *verdict)
 {
-	char *response = xmalloc(XOAUTH2_RESPONSE_MAX);
-	size_t len = 0;
-	char *at = NULL;
+	const cJSON *line;
 
-	if (xoauth2_compose(mailbox->address, strlen(mailbox->address), buf_text(token),
-			    token->len, response, XOAUTH2_RESPONSE_MAX, &len) == XOAUTH2_OK)
-		at = buf_reserve(to, BASE64_SIZE(len) + 1, NULL);
-	if (at != NULL) {
-		to->len = base64_encode(response, len, at);
-		to->data[to->len] = '\0';
-	}
-	explicit_bzero(response, XOAUTH2_RESPONSE_MAX);
-	free(response);
-	return at == NULL ? -1 : 0;
+	(void)buf_addf(&doctor->transcript, "== relay365-tokend signs in for mailbox %s\n",
+		       ctl_text(verdict, "mailbox"));
+	cJSON_ArrayForEach (line, cJSON_GetObjectItemCaseSensitive(verdict, "transcript"))
+		if (cJSON_IsString(line))
+			(void)buf_addf(&doctor->transcript, "%s\n", line->valuestring);
 }
 
-static void judge_sign_in(struct doctor *doctor, const struct conf_mailbox *mailbox, int code,
-			  const char *reply)
+static void judge_sign_in(struct doctor *doctor, const cJSON *verdict)
 {
-	const struct explanation *what = explain_reply(reply);
+	const cJSON *claims = cJSON_GetObjectItemCaseSensitive(
+		cJSON_GetObjectItemCaseSensitive(verdict, "token"), "claims");
+	const char *result = ctl_text(verdict, "result"), *text = ctl_text(verdict, "text");
+	const char *name = ctl_text(verdict, "mailbox"), *wrong = ctl_text(claims, "wrong");
+	const struct explanation *what = explain_line(text);
 
-	if (code == 235)
-		doctor_add(doctor, DOCTOR_OK, NULL, "mailbox %s: Exchange takes the token for %s",
-			   mailbox->name, mailbox->address);
+	if (strcmp(result, "ok") == 0)
+		doctor_add(doctor, DOCTOR_OK, NULL, "mailbox %s: Exchange takes its token", name);
+	else if (wrong[0] != '\0')
+		doctor_add(doctor, DOCTOR_FAULT, wrong, "mailbox %s: the token is wrong", name);
 	else
-		doctor_add(doctor,
-			   what != NULL && what->class == EXPLAIN_TRANSIENT ? DOCTOR_WARNING
-									    : DOCTOR_FAULT,
-			   what != NULL ? what->action : NULL, "mailbox %s: %s%s%s",
-			   mailbox->name,
-			   what != NULL ? what->meaning : "Exchange refuses the sign-in",
-			   reply[0] != '\0' ? ": " : "", reply);
-}
-
-static void check_sign_in(struct doctor *doctor, const struct conf_mailbox *mailbox)
-{
-	struct buf token = BUF_INIT(XOAUTH2_TOKEN_MAX), blob = BUF_INIT(2 * XOAUTH2_RESPONSE_MAX);
-	struct dialogue talk = {.fd = -1};
-	char reply[DIALOGUE_REPLY_MAX] = "";
-	struct err err = ERR_INIT;
-	int code = -1;
-
-	if (token_get(doctor->conf, mailbox->address, &token, &err) < 0 ||
-	    compose(mailbox, &token, &blob) < 0) {
-		doctor_add(doctor, DOCTOR_FAULT, "see above", "mailbox %s: no access token: %s",
-			   mailbox->name, err.text);
-	} else if (greet(doctor, &talk, mailbox->tenant, reply, true) == 0 &&
-		   dialogue_say(&talk, "AUTH XOAUTH2", NULL, &err) == 0 &&
-		   (code = dialogue_reply(&talk, reply, &err)) == 334 &&
-		   dialogue_say(&talk, buf_text(&blob), "(the token)", &err) == 0) {
-		code = dialogue_reply(&talk, reply, &err);
-		if (code == 334 && dialogue_say(&talk, "", NULL, &err) == 0)
-			code = dialogue_reply(&talk, reply, &err);
-	}
-	if (code > 0)
-		judge_sign_in(doctor, mailbox, code, reply);
-	if (code == 235)
-		(void)dialogue_say(&talk, "QUIT", NULL, &err);
-	dialogue_close(&talk);
-	buf_clear(&token); /* overwrites */
-	buf_clear(&blob);
+		doctor_add(doctor, strcmp(result, "refused") == 0 ? DOCTOR_FAULT : DOCTOR_WARNING,
+			   what != NULL ? what->action : NULL, "mailbox %s: %s%s%s", name,
+			   what != NULL ? what->meaning : "", what != NULL ? ": " : "", text);
 }
 
 void doctor_sign_in(struct doctor *doctor)
 {
+	char *socket = ctl_tokend_socket(doctor->conf);
+
 	if (doctor->tokend == NULL || doctor_failed(doctor, "tokens") ||
-	    doctor_failed(doctor, "server")) {
+	    doctor_failed(doctor, "server"))
 		doctor_add(doctor, DOCTOR_UNPROVEN, NULL,
 			   "mend the faults before this one first");
-		return;
+	for (size_t i = 0; !doctor_failed(doctor, "tokens") && !doctor_failed(doctor, "server") &&
+			   doctor->tokend != NULL && i < doctor->conf->mailboxes;
+	     i++) {
+		struct err err = ERR_INIT;
+		cJSON *verdict = probe_ask(socket, doctor->conf->mailbox[i].name, &err);
+
+		if (verdict == NULL) {
+			doctor_add(doctor, DOCTOR_WARNING, NULL, "mailbox %s: %s",
+				   doctor->conf->mailbox[i].name, err.text);
+		} else {
+			judge_sign_in(doctor, verdict);
+			add_transcript(doctor, verdict);
+		}
+		cJSON_Delete(verdict);
 	}
-	for (size_t i = 0; i < doctor->conf->mailboxes; i++)
-		check_sign_in(doctor, &doctor->conf->mailbox[i]);
+	free(socket);
 }

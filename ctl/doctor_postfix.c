@@ -1,7 +1,7 @@
 #include "ctl/doctor.h"
 
 #include "base/xalloc.h"
-#include "ctl/child.h"
+#include "ctl/instance.h"
 #include "postfix/check.h"
 
 #include <dirent.h>
@@ -17,16 +17,17 @@ enum { ENVIRONMENT_MAX = 64 * 1024 };
 
 static char *config_dir(const struct doctor *doctor)
 {
-	const char *const argv[] = {"postconf", "-dh", "config_directory", NULL};
-	struct buf text = BUF_INIT(4096), errors = BUF_INIT(4096);
-	char *found = NULL;
+	const char *const args[] = {"-dh", "config_directory", NULL};
+	struct buf text = BUF_INIT(4096);
+	struct err err = ERR_INIT;
+	char *found;
 
 	if (doctor->config_dir != NULL)
 		return xstrdup(doctor->config_dir);
-	if (child_exec(argv, NULL, &text, &errors, SETUP_TIMEOUT_MS) == 0)
+	found = instance_config_dir(doctor->conf->queue_directories.item[0], &err);
+	if (found == NULL && instance_run(NULL, "postconf", args, NULL, &text, &err) == 0)
 		found = xstrndup(buf_text(&text), strcspn(buf_text(&text), "\n"));
 	buf_clear(&text);
-	buf_clear(&errors);
 	return found;
 }
 
@@ -36,17 +37,25 @@ static long master_pid(const struct doctor *doctor)
 	char *queue = facts_value(doctor->postfix.expanded, "queue_directory");
 	char *path = xasprintf("%s/pid/master.pid", queue);
 	FILE *file = fopen(path, "r");
-	char line[64] = "", proc[64];
+	char line[512] = "", proc[64];
 	long pid = 0;
 
 	if (file != NULL && fgets(line, sizeof(line), file) != NULL)
 		pid = strtol(line, NULL, 10);
 	if (file != NULL)
 		(void)fclose(file);
-	(void)snprintf(proc, sizeof(proc), "/proc/%ld", pid);
+	(void)snprintf(proc, sizeof(proc), "/proc/%ld/stat", pid);
+	line[0] = '\0';
+	file = fopen(proc, "r");
+	/* The file stays behind, and another program may have the number by now. */
+	if (file == NULL || fgets(line, sizeof(line), file) == NULL ||
+	    strstr(line, "(master) ") == NULL || strstr(line, "(master) Z") != NULL)
+		pid = 0;
+	if (file != NULL)
+		(void)fclose(file);
 	free(path);
 	free(queue);
-	return pid > 0 && access(proc, F_OK) == 0 ? pid : 0;
+	return pid;
 }
 
 static void check_running(struct doctor *doctor)

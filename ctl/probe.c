@@ -23,38 +23,44 @@ static void pause_ms(long ms)
 	(void)nanosleep(&pause, NULL);
 }
 
-/* The verdict on one mailbox; NULL when the daemon gave none, which was said. */
-static cJSON *ask(const struct run *run, const char *name)
+cJSON *probe_ask(const char *socket, const char *mailbox, struct err *err)
 {
-	struct control_pair pairs[] = {{"mailbox", name}, {"number", ""}};
+	struct control_pair pairs[] = {{"mailbox", mailbox}, {"number", ""}};
 	int64_t until_ms = clock_boot_ms() + VERDICT_MS;
-	struct err err = ERR_INIT;
 	cJSON *answer = NULL;
 	char number[24];
 
-	if (control_ask(run->socket, "probe", pairs, 1, CTL_TIMEOUT_MS, &answer, &err) < 0)
-		goto fail;
+	if (control_ask(socket, "probe", pairs, 1, CTL_TIMEOUT_MS, &answer, err) < 0)
+		return NULL;
 	(void)snprintf(number, sizeof(number), "%lld", ctl_number(answer, "number"));
 	cJSON_Delete(answer);
 	pairs[1].value = number;
 	for (;;) {
 		answer = NULL;
-		if (control_ask(run->socket, "probe-status", pairs, 2, CTL_TIMEOUT_MS, &answer,
-				&err) < 0)
-			goto fail;
+		if (control_ask(socket, "probe-status", pairs, 2, CTL_TIMEOUT_MS, &answer, err) <
+		    0)
+			return NULL;
 		if (strcmp(ctl_text(answer, "result"), "running") != 0)
 			return answer;
 		cJSON_Delete(answer);
 		if (clock_boot_ms() >= until_ms) {
-			err_set(&err, ERR_TEMP, "there was no verdict in %d s",
-				VERDICT_MS / 1000);
-			goto fail;
+			(void)err_set(err, ERR_TEMP, "there was no verdict in %d s",
+				      VERDICT_MS / 1000);
+			return NULL;
 		}
 		pause_ms(LOOK_MS);
 	}
-fail:
-	(void)fprintf(stderr, "relay365-tokend: %s: %s\n", name, err.text);
-	return NULL;
+}
+
+/* The verdict on one mailbox; NULL when the daemon gave none, which was said. */
+static cJSON *ask(const struct run *run, const char *name)
+{
+	struct err err = ERR_INIT;
+	cJSON *verdict = probe_ask(run->socket, name, &err);
+
+	if (verdict == NULL)
+		(void)fprintf(stderr, "relay365-tokend: %s: %s\n", name, err.text);
+	return verdict;
 }
 
 static void print_line(const char *before, const char *text)

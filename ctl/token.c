@@ -67,42 +67,31 @@ static int receive(int fd, struct buf *in, struct kv_message *message_r, struct 
 	}
 }
 
-/* Takes the token out of the answer, or says why there is none. */
-static int judge(const struct kv_message *answer, struct buf *token, struct err *err)
+static int print_token(const struct kv_message *answer)
 {
-	const struct kv_pair *found = kv_find(answer, "token");
-	char reason[ERR_TEXT_MAX];
+	const struct kv_pair *token = kv_find(answer, "token");
+	char reason[1024];
 
-	if (kv_is(answer, "status", "ok") && found != NULL)
-		return buf_add(token, found->value, found->value_len);
+	if (kv_is(answer, "status", "ok") && token != NULL) {
+		(void)fwrite(token->value, 1, token->value_len, stdout);
+		(void)fputc('\n', stdout);
+		return fflush(stdout) == 0 ? CTL_OK : CTL_PROBLEM;
+	}
 	if (kv_copy(answer, "reason", reason, sizeof(reason)) < 0)
 		(void)snprintf(reason, sizeof(reason), "relay365-tokend gave no reason");
-	return err_set(err, kv_is(answer, "status", "later") ? ERR_TEMP : ERR_PERM, "%s", reason);
-}
-
-int token_get(const struct conf *conf, const char *address, struct buf *token, struct err *err)
-{
-	struct buf in = BUF_INIT(KV_MESSAGE_MAX);
-	char *path = xasprintf("%s/token", conf->run_dir);
-	struct kv_message answer;
-	int fd = sock_connect(path, err), result = -1;
-
-	if (fd >= 0 && ask(fd, address, err) == 0 && receive(fd, &in, &answer, err) == 0)
-		result = judge(&answer, token, err);
-	if (fd >= 0)
-		(void)close(fd);
-	free(path);
-	buf_clear(&in);
-	return result;
+	(void)fprintf(stderr, "relay365: %s\n", reason);
+	return kv_is(answer, "status", "later") ? CTL_TRY_LATER : CTL_PROBLEM;
 }
 
 int ctl_token(const struct ctl *ctl)
 {
-	struct buf token = BUF_INIT(KV_MESSAGE_MAX);
+	struct buf in = BUF_INIT(KV_MESSAGE_MAX);
 	struct err err = ERR_INIT;
+	struct kv_message answer;
 	const struct conf_mailbox *mailbox;
 	const char *name = ctl->argc == 1 ? ctl->argv[0] : NULL;
-	int status = CTL_OK;
+	char *path;
+	int fd, status = CTL_TRY_LATER;
 
 	if (name == NULL) {
 		(void)fputs("usage: relay365 [-c FILE] token MAILBOX\n", stderr);
@@ -116,13 +105,16 @@ int ctl_token(const struct ctl *ctl)
 			      name);
 		return CTL_CONFIG;
 	}
-	if (token_get(ctl->conf, mailbox->address, &token, &err) < 0) {
+	path = xasprintf("%s/token", ctl->conf->run_dir);
+	fd = sock_connect(path, &err);
+	free(path);
+	if (fd >= 0 && ask(fd, mailbox->address, &err) == 0 &&
+	    receive(fd, &in, &answer, &err) == 0)
+		status = print_token(&answer);
+	else
 		(void)fprintf(stderr, "relay365: %s\n", err.text);
-		return err.class == ERR_TEMP ? CTL_TRY_LATER : CTL_PROBLEM;
-	}
-	(void)puts(buf_text(&token));
-	if (fflush(stdout) != 0)
-		status = CTL_PROBLEM;
-	buf_clear(&token); /* overwrites */
+	if (fd >= 0)
+		(void)close(fd);
+	buf_clear(&in);
 	return status;
 }
