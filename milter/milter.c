@@ -4,6 +4,7 @@
 #include "base/sock.h"
 #include "base/xalloc.h"
 #include "milter/session.h"
+#include "quota/limits.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -25,7 +26,9 @@ enum {
 	BY_MACROS = 8,	     /* the client's address comes with MAIL */
 	READS_HEADER = 0x10, /* the header comes, */
 	NR_HEADER = 0x20,    /* and is not to be answered */
-	CAN_CHANGE = 0x40    /* sender and header */
+	READS_BODY = 0x40,   /* the body too */
+	NR_BODY = 0x80,
+	CAN_CHANGE = 0x100 /* sender and header */
 };
 
 #define CHANGES (SMFIF_CHGFROM | SMFIF_CHGHDRS | SMFIF_ADDHDRS)
@@ -86,16 +89,20 @@ static struct connection *connection_of(SMFICTX *ctx)
 	return c != NULL ? c : new_connection(ctx, atomic_load(&self.agreed));
 }
 
-/* What the configuration's sender policy needs: the header, and to change it. */
-static void ask_for_header(unsigned long actions, unsigned long steps, unsigned long *actions_r,
-			   unsigned long *steps_r, unsigned int *agreed)
+/* What the configuration's sender policy and limits need, beside the envelope. */
+static void ask_for_content(unsigned long actions, unsigned long steps, unsigned long *actions_r,
+			    unsigned long *steps_r, unsigned int *agreed)
 {
 	struct live_conf *live = live_get(self.live);
 	const struct conf *conf = live_conf(live);
 
-	if (sender_reads_header(conf)) {
+	if (sender_reads_header(conf) || limits_count_bytes(conf)) {
 		*steps_r = (*steps_r & ~(unsigned long)SMFIP_NOHDRS) | (steps & SMFIP_NR_HDR);
 		*agreed |= READS_HEADER | ((steps & SMFIP_NR_HDR) != 0 ? NR_HEADER : 0);
+	}
+	if (limits_count_bytes(conf)) {
+		*steps_r = (*steps_r & ~(unsigned long)SMFIP_NOBODY) | (steps & SMFIP_NR_BODY);
+		*agreed |= READS_BODY | ((steps & SMFIP_NR_BODY) != 0 ? NR_BODY : 0);
 	}
 	if (sender_rewrites(conf) && (actions & CHANGES) == CHANGES) {
 		*actions_r |= CHANGES;
@@ -132,7 +139,7 @@ static sfsistat on_negotiate(SMFICTX *ctx, unsigned long actions, unsigned long 
 		agreed |= CAN_HOLD;
 	*actions_r = actions & SMFIF_QUARANTINE;
 	*steps_r = away & steps;
-	ask_for_header(actions, steps, actions_r, steps_r, &agreed);
+	ask_for_content(actions, steps, actions_r, steps_r, &agreed);
 	*unused2_r = *unused3_r = 0;
 	atomic_store(&self.agreed, agreed);
 	(void)new_connection(ctx, agreed);
@@ -241,6 +248,15 @@ static sfsistat on_header(SMFICTX *ctx, char *name, char *value)
 	return (c->agreed & NR_HEADER) != 0 ? SMFIS_NOREPLY : SMFIS_CONTINUE;
 }
 
+static sfsistat on_body(SMFICTX *ctx, unsigned char *data, size_t len)
+{
+	struct connection *c = connection_of(ctx);
+
+	(void)data;
+	session_body(c->session, len);
+	return (c->agreed & NR_BODY) != 0 ? SMFIS_NOREPLY : SMFIS_CONTINUE;
+}
+
 /* libmilter's prototypes lack a const. */
 static int change_field(SMFICTX *ctx, const char *name, unsigned int place, const char *value)
 {
@@ -306,6 +322,7 @@ static sfsistat on_end(SMFICTX *ctx)
 	struct session_ending ending = {
 		.queue_id = macro(ctx, "i"),
 		.saw_header = (c->agreed & READS_HEADER) != 0,
+		.saw_body = (c->agreed & READS_BODY) != 0,
 		.can_change = (c->agreed & CAN_CHANGE) != 0,
 		.can_hold = (c->agreed & CAN_HOLD) != 0,
 	};
@@ -402,6 +419,7 @@ static int describe(struct err *err)
 		.xxfi_envfrom = on_mail,
 		.xxfi_envrcpt = on_rcpt,
 		.xxfi_header = on_header,
+		.xxfi_body = on_body,
 		.xxfi_eom = on_end,
 		.xxfi_abort = on_abort,
 		.xxfi_close = on_close,

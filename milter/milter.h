@@ -3,7 +3,7 @@
  * One milter a process, so the functions keep their state inside.
  *
  * Asked of the MTA: MAIL, RCPT and end of message with just the macros that
- * count; no HELO, DATA or body, headers only for a sender policy, and CONNECT
+ * count; no HELO, DATA or body, content only for a sender policy or a limit of bytes, and CONNECT
  * only from an MTA that can't send the client's address with MAIL. MAIL is taken without a reply
  * where the MTA offers that. What is refused is refused at RCPT, except in
  * the sessions that Postfix simulates for local mail: there at end of message.

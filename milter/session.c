@@ -92,6 +92,7 @@ void session_mail(struct session *session, const struct session_mail *mail)
 	session->simulated = mail->simulated;
 	copy(session->own_host, sizeof(session->own_host), mail->own_host);
 	session->bytes = mail->bytes;
+	session->seen = 0;
 	session->noted.exceeded = false;
 	session->refused.code[0] = '\0';
 	sender_header_clear(&session->header);
@@ -165,25 +166,31 @@ static bool too_many(struct session *session, const struct tally *tally, struct 
 	return !shadow;
 }
 
-static enum session_result count(struct session *session, struct tally *tally,
-				 const char *recipient, struct reply *reply_r)
+static struct quota_facts facts_of(const struct session *session,
+				   const struct conf_mailbox *mailbox)
 {
-	const struct conf_mailbox *mailbox = tally->mailbox;
-	bool external = conf_is_external(mailbox, recipient);
-	struct quota_facts facts = {
+	return (struct quota_facts){
 		.mailbox = mailbox->address,
 		.tenant = mailbox->tenant == NULL ? NULL : mailbox->tenant->name,
 		.source = session->source,
 		.sender = session->sender,
 		.sender_domain = route_domain(session->sender),
-		.recipient = recipient,
 		.priority = session->from != NULL && session->from->priority,
 		.undivided = session->simulated,
 	};
+}
+
+static enum session_result count(struct session *session, struct tally *tally,
+				 const char *recipient, struct reply *reply_r)
+{
+	const struct conf_mailbox *mailbox = tally->mailbox;
+	bool external = conf_is_external(mailbox, recipient);
+	struct quota_facts facts = facts_of(session, mailbox);
 	struct quota_need need = {
 		.messages = 1, .recipients = 1, .external = external, .bytes = session->bytes};
 	struct quota_verdict verdict;
 
+	facts.recipient = recipient;
 	if (session->reserved == NULL)
 		session->reserved = quota_message_new(session->quota);
 	quota_reserve(session->reserved, &facts, &need, &verdict);
@@ -299,8 +306,17 @@ static enum session_result charge(struct session *session, struct quota_use *use
 
 void session_field(struct session *session, const char *name, const char *value)
 {
-	if (session->conf != NULL)
-		sender_add_field(&session->header, name, value);
+	if (session->conf == NULL)
+		return;
+	session->seen += (int64_t)(strlen(name) + strlen(": \r\n") + strlen(value));
+	for (const char *p = value; (p = strchr(p, '\n')) != NULL; p++)
+		session->seen++; /* a CR that the MTA did not show */
+	sender_add_field(&session->header, name, value);
+}
+
+void session_body(struct session *session, size_t len)
+{
+	session->seen += (int64_t)len;
 }
 
 /* Notes what must be changed so that Microsoft takes the mailbox for the sender. */
@@ -363,6 +379,33 @@ static enum session_result judge_senders(struct session *session,
 			result =
 				judge_sender(session, session->tally[i].mailbox, ending, outcome);
 	return result;
+}
+
+/* What the message has more of than was announced. */
+static enum session_result count_bytes(struct session *session, struct session_outcome *outcome)
+{
+	struct quota_need need = {.bytes = session->seen - session->bytes};
+	struct quota_verdict verdict;
+
+	for (size_t i = 0; i < session->tallies && need.bytes > 0; i++) {
+		const struct conf_mailbox *mailbox = session->tally[i].mailbox;
+		struct quota_facts facts = facts_of(session, mailbox);
+
+		if (session->tally[i].recipients == 0)
+			continue;
+		facts.undivided = facts.more = true;
+		quota_reserve(session->reserved, &facts, &need, &verdict);
+		if (!verdict.exceeded)
+			continue;
+		if (!verdict.refused) {
+			note(session, &verdict, mailbox);
+			continue;
+		}
+		reply_verdict(&verdict, clock_wall_ms(), &outcome->reply);
+		session_log_verdict(session, event_of(verdict.action), &verdict, mailbox->name);
+		return SESSION_REFUSE;
+	}
+	return SESSION_CONTINUE;
 }
 
 static void lock_source(struct session *session)
@@ -435,13 +478,15 @@ static enum session_result finish(struct session *session, const struct session_
 				  struct session_outcome *outcome)
 {
 	const struct quota_verdict *noted = &session->noted;
-	bool hold = noted->exceeded && !noted->shadowed && noted->action == QUOTA_HOLD;
 	struct quota_use use;
+	bool hold;
 
 	if (!counts_anything(session))
 		return SESSION_CONTINUE;
-	if (judge_senders(session, ending, outcome) == SESSION_REFUSE)
+	if (judge_senders(session, ending, outcome) == SESSION_REFUSE ||
+	    (ending->saw_body && count_bytes(session, outcome) == SESSION_REFUSE))
 		return SESSION_REFUSE;
+	hold = noted->exceeded && !noted->shadowed && noted->action == QUOTA_HOLD;
 	if (hold && !ending->can_hold) {
 		reply_no_hold(noted, clock_wall_ms(), &outcome->reply);
 		session_log_verdict(session, EV_DEFER, noted, session->noted_mailbox);

@@ -59,13 +59,17 @@ void session_mail(struct session *session, const struct session_mail *mail);
 enum session_result session_rcpt(struct session *session, const struct session_rcpt *rcpt,
 				 struct reply *reply_r);
 
-/* A field of the header; needed only where sender_reads_header(). */
+/* A field of the header; needed only where sender_reads_header() or limits_count_bytes(). */
 void session_field(struct session *session, const char *name, const char *value);
+
+/* Bytes of the body; needed only where limits_count_bytes(). */
+void session_body(struct session *session, size_t len);
 
 /* What the MTA has told, and what it lets a milter do, when a message ends. */
 struct session_ending {
 	const char *queue_id;
-	bool saw_header; /* fields were told */
+	bool saw_header; /* fields were told, */
+	bool saw_body;	 /* and the body too */
 	bool can_change; /* the sender and the header */
 	bool can_hold;
 };

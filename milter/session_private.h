@@ -36,7 +36,8 @@ struct session {
 	struct lock lock;
 	bool simulated;
 	char own_host[SESSION_HOST_MAX + 1];
-	int64_t bytes;
+	int64_t bytes;		    /* as announced, */
+	int64_t seen;		    /* as they came, where they are looked at */
 	struct quota_verdict noted; /* the worst that did not refuse; exceeded is false if none */
 	char noted_mailbox[CONF_NAME_MAX + 1];
 	struct reply refused; /* simulated: what end of message will answer; "" if nothing */

@@ -111,3 +111,11 @@ struct quota_limit *limits_from_conf(const struct conf *conf, size_t *count_r)
 	*count_r = n;
 	return limits;
 }
+
+bool limits_count_bytes(const struct conf *conf)
+{
+	for (size_t i = 0; i < conf->limits; i++)
+		if (conf->limit[i].count == COUNT_BYTES)
+			return true;
+	return false;
+}

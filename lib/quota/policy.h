@@ -70,6 +70,7 @@ struct quota_facts {
 	/* No recipient can be refused alone: what the message needs so far must fit as a whole.
 	 */
 	bool undivided;
+	bool more; /* what counts for the whole message comes on top of what it has taken */
 };
 
 /*

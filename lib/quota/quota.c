@@ -258,7 +258,8 @@ static int meet(struct quota_message *message, const struct quota_limit *limit, 
 	if (counter == NULL)
 		return -1;
 	mine = entry_of(message, counter);
-	if (mine != NULL && (limit->count == QUOTA_MESSAGES || limit->count == QUOTA_BYTES))
+	if (mine != NULL && !facts->more &&
+	    (limit->count == QUOTA_MESSAGES || limit->count == QUOTA_BYTES))
 		return 0; /* the first recipient took it for the whole message */
 	use->mine = mine == NULL ? 0 : mine->n;
 	use->used = window_used(&counter->window, now_ms) + counter->reserved;

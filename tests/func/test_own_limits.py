@@ -65,7 +65,8 @@ def test_exempt_recipients_only_reduce_the_count(lab):
     ("sender", ["a@contoso.com", "A@Contoso.com"]),
     ("sender-domain", ["a@contoso.com", "b@contoso.com"]),
     ("everyone", ["a@contoso.com", "b@example.com"]),
-    ("mailbox", ["a@contoso.com", "b@example.com"])])
+    ("mailbox", ["a@contoso.com", "b@example.com"]),
+    ("tenant", ["a@contoso.com", "b@example.com"])])
 def test_keys(lab, per, keys):
     """Keys are case-folded; what belongs together shares a count."""
     postfix = gateway(lab, limits={"together": limit(per=per)})
@@ -74,11 +75,34 @@ def test_keys(lab, per, keys):
 
 
 def test_bytes(lab):
-    postfix = gateway(lab, limits={"volume": limit(count="bytes", max=1500)})
-    for code in (250, 550):
-        sent = postfix.send(flow.SENDER, flow.numbers(2), "x" * 1000 + "\r\n", xclient=ERP,
-                            esmtp=["SIZE=1000"])
-        assert sent.code == code
+    """As announced at once; what was not announced is measured."""
+    postfix = gateway(lab, limits={"volume": limit(count="bytes", max=4000)})
+    early = postfix.send(flow.SENDER, flow.numbers(2), xclient=ERP, esmtp=["SIZE=4001"])
+    assert early.code == 550 and "needs more than the 4000 bytes" in early.text
+    assert len(early.refused) == 2
+    sizes = {"": 1000, "SIZE=1": 1000, "SIZE=700": 500}
+    codes = [postfix.send(flow.SENDER, flow.numbers(2), "x" * n + "\r\n", xclient=ERP,
+                          esmtp=[word] if word else []).code for word, n in sizes.items()]
+    assert codes == [250, 250, 250]
+    [use] = flow.json.loads(lab.relay365("--json", "status", status=None).stdout)["milter"]["limits"]
+    # the body with its header, which Postfix has completed; where more was announced, that
+    assert 2700 + 2 * 60 < use["used"] <= 2700 + 2 * 200
+    late = postfix.send(flow.SENDER, flow.numbers(1), "x" * 1500 + "\r\n", xclient=ERP)
+    assert late.code == 550 and "bytes used in 24 h; room for" in late.text
+    assert not late.refused, "at the end of the message"
+    never = postfix.send(flow.SENDER, flow.numbers(1), "x" * 5000 + "\r\n", xclient=PRINTER)
+    assert never.code == 550 and "needs more than the 4000 bytes" in never.text
+    # sendmail(1) announces nothing
+    qid = postfix.submit(flow.numbers(1), sender=flow.SENDER, body="Subject: x\n\n" + "x" * 5000)
+    assert "needs more than the 4000 bytes" in postfix.wait_log(
+        qid + ": milter-reject: END-OF-MESSAGE .*").group(0)
+
+
+def test_who_it_is(lab):
+    """A login in any case, and whatever it gives as the sender."""
+    postfix = gateway(lab, limits={"per-user": limit(max=3)})
+    assert answers(postfix, 1, {**ERP, "LOGIN": "ERP"}) + answers(postfix, 1, ERP, sender="") + \
+        answers(postfix, 2, ERP, sender="other@contoso.com") == [250, 250, 250, 550]
 
 
 def test_external_recipients_of_the_tenant(lab):

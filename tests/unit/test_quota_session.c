@@ -246,6 +246,43 @@ static void test_hold(void **state)
 	assert_int_equal(used("relay@contoso.com"), 2);
 }
 
+/* A message is as large as it was said to be, or as it is. */
+static void test_bytes(void **state)
+{
+	static const struct {
+		int64_t announced;
+		size_t body;
+		int64_t used;
+	} cases[] = {{0, 50, 16 + 50}, {500, 50, 66 + 500}, {1, 90, 566 + 106}};
+	struct session_ending ending = {.queue_id = "4XyZ", .saw_header = true, .saw_body = true};
+	struct quota_row row;
+
+	(void)state;
+	begin("", "limits: { volume: { per = \"source\"; count = \"bytes\"; max = 1000;"
+		  " window = \"1h\"; }; };");
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct session_mail m = {.sender = "<a@contoso.com>",
+					 .client = "10.1.0.5",
+					 .bytes = cases[i].announced};
+
+		session_mail(t.session, &m);
+		assert_string_equal(to_relay("<a@example.com>"), "");
+		assert_string_equal(to_relay("<b@example.com>"), "");
+		session_field(t.session, "X", "12345\n 789"); /* 16 with its line ends */
+		session_body(t.session, cases[i].body);
+		assert_int_equal(session_end(t.session, &ending, &t.outcome), SESSION_CONTINUE);
+		quota_look(t.quota, "volume", "10.1.0.5", &row);
+		assert_int_equal(row.used, cases[i].used);
+	}
+	mail("<a@contoso.com>");
+	assert_string_equal(to_relay("<a@example.com>"), "");
+	session_body(t.session, 1000 - 672 + 1);
+	assert_int_equal(session_end(t.session, &ending, &t.outcome), SESSION_REFUSE);
+	assert_string_equal(t.outcome.reply.code, "550");
+	quota_look(t.quota, "volume", "10.1.0.5", &row);
+	assert_int_equal(row.used + row.reserved, 672);
+}
+
 static void test_shadow(void **state)
 {
 	(void)state;
@@ -408,7 +445,7 @@ int main(void)
 		TEST(test_accept),	 TEST(test_no_message), TEST(test_refusals),
 		TEST(test_hold),	 TEST(test_shadow),	TEST(test_simulated),
 		TEST(test_ledger_error), TEST(test_reload),	TEST(test_ledger_error_accepted),
-		TEST(test_route),	 TEST(test_addresses),
+		TEST(test_route),	 TEST(test_addresses),	TEST(test_bytes),
 	};
 
 	return cmocka_run_group_tests_name("session", tests, NULL, NULL);
