@@ -173,7 +173,7 @@ static int watch_socket(struct submit *submit, struct loop_fd *watch, struct err
 /* For Sendmail, which connects as root with the group smmsp. */
 static int listen_unix(struct submit *submit, const struct conf *conf, struct err *err)
 {
-	gid_t group = sock_group("smmsp");
+	gid_t group = sock_group_to_give("smmsp");
 
 	submit->unix_path = xasprintf("%s/submit", conf->submit_run_dir);
 	if (sock_make_folder(submit->unix_path, group, err) < 0)

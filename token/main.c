@@ -91,7 +91,8 @@ static int open_sockets(struct tokend *tokend, struct err *err)
 	int result = 0;
 
 	if (open_control(tokend, err) < 0 ||
-	    serve_at(tokend, token_socket_serve, conf->run_dir, "token", (gid_t)-1, err) < 0)
+	    serve_at(tokend, token_socket_serve, conf->run_dir, "token",
+		     sock_group_to_give("relay365s"), err) < 0)
 		return -1;
 	for (size_t i = 0; i < conf->queue_directories.count && result == 0; i++) {
 		char *path = xasprintf("%s/relay365", conf->queue_directories.item[i]);

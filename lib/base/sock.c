@@ -138,3 +138,11 @@ gid_t sock_group(const char *name)
 
 	return gr == NULL ? (gid_t)-1 : gr->gr_gid;
 }
+
+gid_t sock_group_to_give(const char *name)
+{
+	gid_t group = sock_group(name);
+
+	return group == (gid_t)-1 || geteuid() == 0 || group_member(group) != 0 ? group
+										: (gid_t)-1;
+}

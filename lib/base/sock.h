@@ -47,4 +47,7 @@ int sock_peer(int fd, struct sock_peer *peer_r);
 /* The group with this name, or (gid_t)-1 when the machine has none. */
 gid_t sock_group(const char *name);
 
+/* The same, but also (gid_t)-1 when this process could not give its files to it. */
+gid_t sock_group_to_give(const char *name);
+
 #endif

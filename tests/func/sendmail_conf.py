@@ -31,6 +31,7 @@ define(`confMAX_DAEMON_CHILDREN', `60')dnl
 define(`confQUEUE_LA', `1000')dnl
 define(`confREFUSE_LA', `1000')dnl
 define(`confDELAY_LA', `1000')dnl
+define(`confMAX_HEADERS_LENGTH', `262144')dnl
 define(`confLOG_LEVEL', `14')dnl
 define(`QUEUE_DIR', `%(folder)s/queue')dnl
 FEATURE(`nocanonify')dnl
