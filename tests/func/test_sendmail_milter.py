@@ -125,3 +125,31 @@ def test_no_token_is_shown(lab):
     assert "a@example.net" in shown and "535 5.7.3" in shown
     lab.outputs["Sendmail"] = shown         # searched for the canaries
     assert flow.accepted(lab) == 2
+
+
+def test_another_sender_becomes_the_mailbox(lab):
+    """Fields go and come as with Postfix, though Sendmail counts them otherwise."""
+    lab.sim.mailbox("relay@contoso.com", tenant=flow.relay365_conf_tenant(lab), send_as=[])
+    box = running(lab, {"other_senders": "rewrite"})
+    code, text = box.send("scan@fabrikam.com", ["a@example.net"], data=(
+        b"DKIM-Signature: v=1; d=fabrikam.com; b=1\r\nDKIM-Signature: v=1; d=fabrikam.com; b=2\r\n"
+        b"Sender: <x@fabrikam.com>\r\nFrom: \"Scanner, 2nd floor\" <scan@fabrikam.com>\r\n"
+        b"Subject: test\r\n\r\ntest\r\n"))
+    assert code == 250, text
+    [message] = lab.sim.wait_messages(1)
+    head = lab.sim.body(message).partition(b"\r\n\r\n")[0]
+    assert message["from"] == "relay@contoso.com"
+    assert re.findall(rb"^From: .*", head, re.MULTILINE) == [
+        b'From: "Scanner, 2nd floor" <relay@contoso.com>\r']
+    assert b'\r\nReply-To: "Scanner, 2nd floor" <scan@fabrikam.com>' in head
+    assert not re.search(rb"^(DKIM-Signature|Sender):", head, re.MULTILINE), head
+
+
+def test_another_from_is_refused(lab):
+    box = running(lab, {"other_senders": "reject", "senders": ["*@contoso.com"]})
+    code, text = box.send("erp@contoso.com", ["a@example.net"],
+                          data=b"From: boss@fabrikam.com\r\n\r\ntest\r\n")
+    assert code == 550 and "relay@contoso.com may not send as it" in text
+    with box.smtp() as smtp:
+        smtp.mail("boss@fabrikam.com")
+        assert smtp.rcpt("a@example.net")[0] == 550
