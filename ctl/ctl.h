@@ -42,6 +42,7 @@ int ctl_probe(const struct ctl *ctl);
 int ctl_queue(const struct ctl *ctl);
 int ctl_reload(const struct ctl *ctl);
 int ctl_release(const struct ctl *ctl);
+int ctl_reset(const struct ctl *ctl);
 int ctl_setup(const struct ctl *ctl);
 int ctl_status(const struct ctl *ctl);
 int ctl_token(const struct ctl *ctl);

@@ -1,4 +1,7 @@
-/* relay365 lock and unlock: told to both daemons, each of which remembers it. */
+/*
+ * relay365 lock and unlock: told to both daemons, each of which remembers it;
+ * and reset, told to the one whose ledger it is.
+ */
 #include "base/compat.h"
 
 #include "ctl/ctl.h"
@@ -99,4 +102,51 @@ int ctl_unlock(const struct ctl *ctl)
 		return usage();
 	pair.value = ctl->argv[0];
 	return tell_both(ctl, "unlock", &pair, 1);
+}
+
+static void print_reset(const cJSON *answer)
+{
+	const cJSON *list = cJSON_GetObjectItemCaseSensitive(answer, "counters"), *item;
+
+	cJSON_ArrayForEach (item, list)
+		(void)printf("%s%s%s of %s: was %lld, is 0\n", ctl_text(answer, "ledger"),
+			     ctl_text(item, "limit")[0] == '\0' ? "" : ", ",
+			     ctl_text(item, "limit"), ctl_text(item, "key"),
+			     ctl_number(item, "used"));
+	if (cJSON_GetArraySize(list) == 0)
+		(void)printf("%s: nothing is counted for it\n", ctl_text(answer, "ledger"));
+}
+
+int ctl_reset(const struct ctl *ctl)
+{
+	const char *limit = NULL, **rest = xcalloc((size_t)ctl->argc + 1, sizeof(*rest));
+	bool delivered = false;
+	const struct ctl_option options[] = {{"--limit", NULL, &limit},
+					     {"--delivered", &delivered, NULL}};
+	int n = ctl_options(ctl, options, ARRAY_LEN(options), rest), status;
+	const struct control_pair pairs[] = {{"key", rest[0]}, {"limit", limit}};
+	cJSON *all, *answer;
+
+	free(rest);
+	if (n != 1 || (delivered && limit != NULL)) {
+		(void)fputs("usage: relay365 [-c FILE] [--json] reset KEY [--limit NAME]\n"
+			    "       relay365 [-c FILE] [--json] reset --delivered MAILBOX\n",
+			    stderr);
+		return CTL_USAGE;
+	}
+	all = cJSON_CreateObject();
+	if (delivered)
+		status = tell(all, "tokend", ctl_tokend_socket(ctl->conf), "reset", pairs, 1);
+	else
+		status = tell(all, "milter", ctl_milter_socket(ctl->conf), "reset", pairs,
+			      limit == NULL ? 1 : 2);
+	if (ctl->json)
+		return ctl_print_json(all, status);
+	answer = all->child;
+	if (status == CTL_OK)
+		print_reset(answer);
+	else
+		print_one(answer->string, answer);
+	cJSON_Delete(all);
+	return fflush(stdout) == 0 ? status : CTL_PROBLEM;
 }

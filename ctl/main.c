@@ -29,6 +29,8 @@ static const struct command {
 	{"release", "[ID|KEY]", "list mail on hold, or let it go", ctl_release, false},
 	{"lock", "KEY", "stop a mailbox or a source: --reason TEXT [--for 2h]", ctl_lock, false},
 	{"unlock", "KEY", "let it send again", ctl_unlock, false},
+	{"reset", "KEY", "set what is counted for it to zero: [--limit NAME] [--delivered]",
+	 ctl_reset, false},
 	{"probe", "[MAILBOX]",
 	 "sign in to the SMTP server with its token: [--wait 2h] [--transcript]", ctl_probe,
 	 false},

@@ -272,6 +272,73 @@ static int verb_reload(void *context, const struct kv_message *request, cJSON **
 	return 0;
 }
 
+/* What a reset has taken away: told to who asked, and logged. */
+static void add_reset(void *arg, const struct quota_row *row)
+{
+	cJSON *item = cJSON_CreateObject();
+	struct log_line line;
+
+	(void)cJSON_AddStringToObject(item, "limit", row->limit->name);
+	(void)cJSON_AddStringToObject(item, "per", policy_per_name(row->limit->per));
+	(void)cJSON_AddStringToObject(item, "key", row->key);
+	(void)cJSON_AddNumberToObject(item, "used", (double)row->used);
+	(void)cJSON_AddItemToArray(arg, item);
+	log_begin(&line, EV_RESET, NULL);
+	log_str(&line, "ledger", "accepted");
+	log_str(&line, "limit", row->limit->name);
+	log_str(&line, "key", row->key);
+	log_int(&line, "used", row->used);
+	log_end(&line);
+}
+
+/* The key of a counter: a mailbox is counted by its address. */
+static int read_reset_key(const struct conf *conf, const struct kv_message *request,
+			  char key_r[LOCK_KEY_MAX + 1], int *per_r, struct err *err)
+{
+	static const struct {
+		const char *prefix;
+		enum quota_per per;
+	} kinds[] = {{LOCK_MAILBOX, QUOTA_PER_MAILBOX}, {LOCK_SOURCE, QUOTA_PER_SOURCE}};
+	const struct conf_mailbox *mailbox = NULL;
+
+	if (kv_copy(request, "key", key_r, LOCK_KEY_MAX + 1) <= 0)
+		return err_set(err, ERR_PERM, "key is missing or longer than %d bytes",
+			       LOCK_KEY_MAX);
+	*per_r = -1;
+	for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+		size_t len = strlen(kinds[i].prefix);
+
+		if (*per_r >= 0 || strncmp(key_r, kinds[i].prefix, len) != 0)
+			continue;
+		*per_r = (int)kinds[i].per;
+		memmove(key_r, key_r + len, strlen(key_r + len) + 1);
+	}
+	if (*per_r != QUOTA_PER_SOURCE)
+		mailbox = conf_mailbox_by_name(conf, key_r, strlen(key_r));
+	if (mailbox != NULL)
+		(void)snprintf(key_r, LOCK_KEY_MAX + 1, "%s", mailbox->address);
+	return 0;
+}
+
+static int verb_reset(void *context, const struct kv_message *request, cJSON **json_r,
+		      struct err *err)
+{
+	struct milter_control *control = context;
+	struct live_conf *live = live_get(control->live);
+	char key[LOCK_KEY_MAX + 1], limit[QUOTA_NAME_MAX + 1];
+	bool all = kv_copy(request, "limit", limit, sizeof(limit)) < 0;
+	int per = -1, result = read_reset_key(live_conf(live), request, key, &per, err);
+
+	if (result == 0) {
+		*json_r = cJSON_CreateObject();
+		(void)cJSON_AddStringToObject(*json_r, "ledger", "accepted");
+		(void)quota_reset(control->quota, all ? NULL : limit, per, key, add_reset,
+				  cJSON_AddArrayToObject(*json_r, "counters"));
+	}
+	live_put(&live);
+	return result;
+}
+
 static int verb_lock(void *context, const struct kv_message *request, cJSON **json_r,
 		     struct err *err)
 {
@@ -297,8 +364,13 @@ static int verb_unlock(void *context, const struct kv_message *request, cJSON **
 }
 
 static const struct control_verb verbs[] = {
-	{"status", verb_status}, {"limits", verb_limits}, {"reload", verb_reload},
-	{"lock", verb_lock},	 {"unlock", verb_unlock}, {NULL, NULL},
+	{"status", verb_status},
+	{"limits", verb_limits},
+	{"reload", verb_reload},
+	{"lock", verb_lock},
+	{"unlock", verb_unlock},
+	{"reset", verb_reset},
+	{NULL, NULL},
 };
 
 struct milter_control *milter_control_serve(struct loop *loop, struct live *live,

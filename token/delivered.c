@@ -20,6 +20,7 @@ struct delivered_mailbox {
 	struct window window; /* the loop's */
 	int64_t queued;	      /* counted but not yet handed to the writer; under the lock */
 	int64_t queued_at_ms;
+	bool forgotten; /* what the ledger has counts no more; under the lock */
 	struct delivered_mailbox *next;
 };
 
@@ -50,6 +51,7 @@ struct batch {
 	struct delivered_mailbox *mailbox;
 	int64_t n;
 	int64_t at_ms;
+	bool forget; /* what there is, first */
 };
 
 /* Takes what is queued, under the lock. Returns how many; *batch_r is the caller's to free. */
@@ -59,14 +61,15 @@ static size_t take(struct delivered *delivered, struct batch **batch_r)
 
 	*batch_r = NULL;
 	for (struct delivered_mailbox *m = delivered->mailboxes; m != NULL; m = m->next) {
-		if (m->queued == 0)
+		if (m->queued == 0 && !m->forgotten)
 			continue;
 		if (n == cap) {
 			cap = cap == 0 ? 16 : cap * 2;
 			*batch_r = xreallocarray(*batch_r, cap, sizeof(**batch_r));
 		}
-		(*batch_r)[n++] = (struct batch){m, m->queued, m->queued_at_ms};
+		(*batch_r)[n++] = (struct batch){m, m->queued, m->queued_at_ms, m->forgotten};
 		m->queued = 0;
+		m->forgotten = false;
 	}
 	delivered->dirty = false;
 	return n;
@@ -79,10 +82,15 @@ static int store(struct delivered *delivered, const struct batch *batch, size_t 
 		return 0;
 	if (ledger_begin(delivered->ledger, err) < 0)
 		return -1;
-	for (size_t i = 0; i < n; i++)
-		if (ledger_add(delivered->ledger, batch[i].mailbox->address, DELIVERED_WINDOW_MS,
-			       batch[i].at_ms, batch[i].n, err) < 0)
+	for (size_t i = 0; i < n; i++) {
+		const char *address = batch[i].mailbox->address;
+
+		if (batch[i].forget && ledger_forget(delivered->ledger, address, err) < 0)
 			return -1;
+		if (batch[i].n > 0 && ledger_add(delivered->ledger, address, DELIVERED_WINDOW_MS,
+						 batch[i].at_ms, batch[i].n, err) < 0)
+			return -1;
+	}
 	return ledger_commit(delivered->ledger, err);
 }
 
@@ -97,7 +105,10 @@ static void put_back(struct delivered *delivered, const struct batch *batch, siz
 			err->text);
 	(void)snprintf(delivered->problem, sizeof(delivered->problem), "%s", err->text);
 	for (size_t i = 0; i < n; i++) {
-		batch[i].mailbox->queued += batch[i].n;
+		/* What was counted before a reset is not to be counted any more. */
+		if (!batch[i].mailbox->forgotten)
+			batch[i].mailbox->queued += batch[i].n;
+		batch[i].mailbox->forgotten = batch[i].mailbox->forgotten || batch[i].forget;
 		if (batch[i].mailbox->queued_at_ms < batch[i].at_ms)
 			batch[i].mailbox->queued_at_ms = batch[i].at_ms;
 	}
@@ -233,6 +244,19 @@ void delivered_add(struct delivered_mailbox *mailbox, int64_t n)
 	mailbox->queued += n;
 	mailbox->queued_at_ms = now;
 	set_mark(delivered);
+	delivered->dirty = true;
+	(void)pthread_cond_signal(&delivered->work);
+	(void)pthread_mutex_unlock(&delivered->lock);
+}
+
+void delivered_reset(struct delivered_mailbox *mailbox)
+{
+	struct delivered *delivered = mailbox->delivered;
+
+	window_clear(&mailbox->window);
+	(void)pthread_mutex_lock(&delivered->lock);
+	mailbox->queued = 0;
+	mailbox->forgotten = true;
 	delivered->dirty = true;
 	(void)pthread_cond_signal(&delivered->work);
 	(void)pthread_mutex_unlock(&delivered->lock);

@@ -30,6 +30,9 @@ int64_t delivered_used(struct delivered_mailbox *mailbox);
 
 void delivered_add(struct delivered_mailbox *mailbox, int64_t n);
 
+/* Sets the count to zero, here and on disk. */
+void delivered_reset(struct delivered_mailbox *mailbox);
+
 /* Milliseconds until use + need is at most max; 0: now; -1: never. */
 int64_t delivered_room_in_ms(struct delivered_mailbox *mailbox, int64_t max, int64_t need);
 

@@ -484,6 +484,15 @@ void mailbox_configure(struct mailbox *mailbox, const struct conf_mailbox *conf,
 	mailbox_pump(mailbox);
 }
 
+int64_t mailbox_reset(struct mailbox *mailbox)
+{
+	int64_t used = delivered_used(mailbox->delivered);
+
+	delivered_reset(mailbox->delivered);
+	mailbox_pump(mailbox);
+	return used;
+}
+
 void mailbox_lock_changed(struct mailbox *mailbox, bool unlocked)
 {
 	if (unlocked) {

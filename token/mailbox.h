@@ -104,6 +104,9 @@ bool mailbox_status(struct mailbox *mailbox, const char *status, char *better_r,
  */
 void mailbox_count(struct mailbox *mailbox, const char *status, int recipients);
 
+/* Sets what was delivered to zero; returns what it was. */
+int64_t mailbox_reset(struct mailbox *mailbox);
+
 /* For status; see relay365-control(7). */
 cJSON *mailbox_status_json(struct mailbox *mailbox);
 

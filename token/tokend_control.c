@@ -87,6 +87,43 @@ static int verb_unlock(void *context, const struct kv_message *request, cJSON **
 	return result;
 }
 
+static int verb_reset(void *context, const struct kv_message *request, cJSON **json_r,
+		      struct err *err)
+{
+	struct tokend *tokend = context;
+	char key[LOCK_KEY_MAX + 1];
+	const char *name = key;
+	struct mailbox *mailbox;
+	struct log_line line;
+	cJSON *item;
+	int64_t used;
+
+	if (kv_copy(request, "key", key, sizeof(key)) <= 0)
+		return err_set(err, ERR_PERM, "key is missing or longer than %d bytes",
+			       LOCK_KEY_MAX);
+	if (strncmp(key, LOCK_MAILBOX, strlen(LOCK_MAILBOX)) == 0)
+		name += strlen(LOCK_MAILBOX);
+	mailbox = tokend_mailbox_by_name(tokend, name, strlen(name));
+	if (mailbox == NULL)
+		mailbox = tokend_mailbox_by_address(tokend, name);
+	if (mailbox == NULL)
+		return err_set(err, ERR_PERM, "%s has no mailbox called \"%s\"",
+			       tokend->conf->path, name);
+	used = mailbox_reset(mailbox);
+	log_begin(&line, EV_RESET, NULL);
+	log_str(&line, "ledger", "delivered");
+	log_str(&line, "key", mailbox_address(mailbox));
+	log_int(&line, "used", used);
+	log_end(&line);
+	*json_r = cJSON_CreateObject();
+	(void)cJSON_AddStringToObject(*json_r, "ledger", "delivered");
+	item = cJSON_CreateObject();
+	(void)cJSON_AddStringToObject(item, "key", mailbox_address(mailbox));
+	(void)cJSON_AddNumberToObject(item, "used", (double)used);
+	(void)cJSON_AddItemToArray(cJSON_AddArrayToObject(*json_r, "counters"), item);
+	return 0;
+}
+
 static int verb_reload(void *context, const struct kv_message *request, cJSON **json_r,
 		       struct err *err)
 {
@@ -105,5 +142,6 @@ const struct control_verb tokend_verbs[] = {
 	{"reload", verb_reload},
 	{"lock", verb_lock},
 	{"unlock", verb_unlock},
+	{"reset", verb_reset},
 	{NULL, NULL},
 };

@@ -497,6 +497,48 @@ void quota_each(struct quota *quota, void (*each)(void *arg, const struct quota_
 	(void)pthread_mutex_unlock(&quota->lock);
 }
 
+static bool is_to_reset(const struct counter *counter, const char *limit_name, int per,
+			const char *folded)
+{
+	const struct quota_limit *limit = counter->limit;
+
+	return limit != NULL && strcmp(counter->key, folded) == 0 &&
+	       (limit_name == NULL || strcmp(limit->name, limit_name) == 0) &&
+	       (per < 0 || (int)limit->per == per);
+}
+
+size_t quota_reset(struct quota *quota, const char *limit_name, int per, const char *key,
+		   void (*each)(void *arg, const struct quota_row *row), void *arg)
+{
+	char folded[QUOTA_KEY_MAX + 1];
+	int64_t now_ms, wall_ms;
+	struct quota_row row;
+	size_t n = 0;
+
+	counters_fold(key, folded);
+	/* Not while a charge is between the disk and the counters: it would owe less than it has.
+	 */
+	(void)pthread_mutex_lock(&quota->journal_lock);
+	(void)pthread_mutex_lock(&quota->lock);
+	now_ms = quota_now(quota, &wall_ms);
+	for (size_t i = 0; i < quota->counters.slots; i++) {
+		for (struct counter *c = quota->counters.slot[i]; c != NULL; c = c->next) {
+			if (!is_to_reset(c, limit_name, per, folded) ||
+			    window_used(&c->window, now_ms) == 0)
+				continue;
+			quota_fill_row(c, now_ms, wall_ms, &row);
+			if (each != NULL)
+				each(arg, &row);
+			window_clear(&c->window);
+			counters_owe(&quota->counters, c, true);
+			n++;
+		}
+	}
+	(void)pthread_mutex_unlock(&quota->lock);
+	(void)pthread_mutex_unlock(&quota->journal_lock);
+	return n;
+}
+
 void quota_look(struct quota *quota, const char *limit_name, const char *key,
 		struct quota_row *row_r)
 {

@@ -152,6 +152,16 @@ struct quota_row {
 void quota_each(struct quota *quota, void (*each)(void *arg, const struct quota_row *row),
 		void *arg);
 
+/*
+ * Sets the counters of a key (in any case) to zero, of one limit or (NULL) of
+ * all, of limits with this per or (-1) of all. What is reserved stays. The
+ * ledger has it at the next quota_tick(): a crash before that only brings the
+ * use back. each is told what every counter had; NULL: nobody is. Returns how
+ * many had anything.
+ */
+size_t quota_reset(struct quota *quota, const char *limit_name, int per, const char *key,
+		   void (*each)(void *arg, const struct quota_row *row), void *arg);
+
 /* One counter, as quota_each() would tell it; zeros when nothing is counted. */
 void quota_look(struct quota *quota, const char *limit_name, const char *key,
 		struct quota_row *row_r);
