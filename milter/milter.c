@@ -292,8 +292,9 @@ static int change_header(SMFICTX *ctx, const struct sender_change *change)
 {
 	const char *from = buf_text(&change->from);
 
-	if ((change->froms == 0 ? add_field(ctx, "From", from)
-				: change_field(ctx, "From", 1, from)) != MI_SUCCESS ||
+	if ((from[0] != '\0' &&
+	     (change->froms == 0 ? add_field(ctx, "From", from)
+				 : change_field(ctx, "From", 1, from)) != MI_SUCCESS) ||
 	    remove_fields(ctx, "From", change->froms, 1) != MI_SUCCESS ||
 	    remove_fields(ctx, "Sender", change->senders, 0) != MI_SUCCESS ||
 	    remove_fields(ctx, "DKIM-Signature", change->signatures, 0) != MI_SUCCESS)
@@ -309,7 +310,7 @@ static sfsistat change_sender(SMFICTX *ctx, const struct sender_change *change)
 
 	(void)snprintf(envelope, sizeof(envelope), "<%s>", change->envelope);
 	if ((change->envelope[0] == '\0' || smfi_chgfrom(ctx, envelope, NULL) == MI_SUCCESS) &&
-	    (change->from.len == 0 || change_header(ctx, change) == MI_SUCCESS))
+	    (!change->header || change_header(ctx, change) == MI_SUCCESS))
 		return SMFIS_CONTINUE;
 	log_say(EV_WARNING, "the MTA did not take another sender: it must let milters change "
 			    "the sender and the header");

@@ -156,17 +156,17 @@ void reply_other_sender(const char *sender, const struct conf_mailbox *mailbox,
 	advise("sender", sender, mailbox, reply_r);
 }
 
-void reply_other_from(const char *address, const struct conf_mailbox *mailbox,
-		      struct reply *reply_r)
+void reply_other_field(const char *field, const char *address, const struct conf_mailbox *mailbox,
+		       struct reply *reply_r)
 {
 	if (address[0] != '\0') {
-		advise("From", address, mailbox, reply_r);
+		advise(field, address, mailbox, reply_r);
 		return;
 	}
 	(void)snprintf(reply_r->text, sizeof(reply_r->text),
-		       "the From field can't be read, or there are several; %.*s may send as its "
+		       "the field %s can't be read, or there are several; %.*s may send as its "
 		       "senders only",
-		       KEY_SHOWN, mailbox->address);
+		       field, KEY_SHOWN, mailbox->address);
 	fill(reply_r, "550", "5.7.1");
 }
 

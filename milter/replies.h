@@ -29,9 +29,9 @@ void reply_not_allowed(const char *source, const char *mailbox, struct reply *re
 void reply_other_sender(const char *sender, const struct conf_mailbox *mailbox,
 			struct reply *reply_r);
 
-/* The same for the address in From; "": it can't be told. */
-void reply_other_from(const char *address, const struct conf_mailbox *mailbox,
-		      struct reply *reply_r);
+/* The same for the address in a field, From or Sender; "": it can't be told. */
+void reply_other_field(const char *field, const char *address, const struct conf_mailbox *mailbox,
+		       struct reply *reply_r);
 
 /* 552 5.3.4: larger than the mailbox may send. */
 void reply_too_large(const struct conf_mailbox *mailbox, int64_t bytes, struct reply *reply_r);

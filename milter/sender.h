@@ -22,6 +22,7 @@ bool sender_rewrites(const struct conf *conf);
 /* What the policy keeps of a header. Begins as all zeros. */
 struct sender_header {
 	char *from;				 /* the first From; NULL: none yet */
+	char *sender;				 /* the first Sender */
 	unsigned int froms, senders, signatures; /* From, Sender, DKIM-Signature */
 	bool reply_to;
 };
@@ -30,29 +31,41 @@ struct sender_header {
 void sender_add_field(struct sender_header *header, const char *name, const char *value);
 void sender_header_clear(struct sender_header *header);
 
-/*
- * Whether the mailbox may send what says this about its sender. If not,
- * other_r is the address that it may not send as, "" when From can't be read
- * or stands there twice. A header without From says nothing that is forbidden.
- */
-bool sender_may_send(const struct conf_mailbox *mailbox, const struct sender_header *header,
-		     char other_r[FROM_ADDRESS_MAX + 1]);
+enum sender_verdict {
+	SENDER_OWN,
+	SENDER_OTHER_FROM,  /* From names somebody else, can't be read, or stands there twice */
+	SENDER_OTHER_SENDER /* From is well, and Sender is not */
+};
 
 /*
- * What to change in a message. Fields are counted from 1; those beyond the
- * first From, all Sender and DKIM-Signature fields go: the sender is one now,
- * and no signature survives another From (RFC 6376 section 5.4).
+ * Whether the mailbox may send what says this about its sender. If not,
+ * other_r is the address that it may not send as, "" when that can't be told.
+ * A field that is not there says nothing that is forbidden.
+ */
+enum sender_verdict sender_judge(const struct conf_mailbox *mailbox,
+				 const struct sender_header *header,
+				 char other_r[FROM_ADDRESS_MAX + 1]);
+
+/*
+ * What to change in a message. Fields are counted from 1. In a header that is
+ * changed those beyond the first From, all Sender and DKIM-Signature fields go:
+ * the sender is one now, and a signature covers From (RFC 6376 section 5.4).
  */
 struct sender_change {
 	char envelope[FROM_ADDRESS_MAX + 1];	 /* the new envelope sender, bare; "": it stays */
-	struct buf from;			 /* its value; empty: the header stays as it is */
+	bool header;				 /* the header is changed: */
+	struct buf from;			 /* From's new value; empty: it stays */
 	struct buf reply_to;			 /* a field to add; empty: none */
 	unsigned int froms, senders, signatures; /* that are there */
 };
 
 void sender_change_init(struct sender_change *change);
 
-/* Makes From the mailbox's, the name stays; Reply-To what From was. */
+/* Whether the header must be changed so that Microsoft takes the mailbox for the sender. */
+bool sender_needs_change(const struct conf_mailbox *mailbox, const struct sender_header *header);
+
+/* Makes From the mailbox's, unless it is already; the name stays, and Reply-To is what From was.
+ */
 void sender_change_header(const struct conf_mailbox *mailbox, const struct sender_header *header,
 			  struct sender_change *change);
 void sender_change_clear(struct sender_change *change);

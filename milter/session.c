@@ -321,19 +321,21 @@ void session_body(struct session *session, size_t len)
 
 /* Notes what must be changed so that Microsoft takes the mailbox for the sender. */
 static void rewrite(struct session *session, const struct conf_mailbox *mailbox,
-		    bool change_header, const char *header_from, struct sender_change *change)
+		    struct sender_change *change)
 {
 	bool change_envelope = !is_own(session, mailbox);
+	bool change_header = sender_needs_change(mailbox, &session->header);
+	char other[FROM_ADDRESS_MAX + 1];
 
 	if (!change_envelope && !change_header)
 		return;
-	session_log_policy(session, EV_REWRITE, NULL, mailbox,
-			   change_header ? header_from : NULL);
+	(void)sender_judge(mailbox, &session->header, other);
+	session_log_policy(session, EV_REWRITE, NULL, mailbox, change_header ? other : NULL);
 	if (live_conf(session->conf)->shadow)
 		return;
 	if (change_envelope)
 		copy(change->envelope, sizeof(change->envelope), mailbox->address);
-	if (change_header && change->from.len == 0)
+	if (change_header && !change->header)
 		sender_change_header(mailbox, &session->header, change);
 }
 
@@ -345,7 +347,7 @@ static enum session_result judge_sender(struct session *session,
 {
 	bool shadow = live_conf(session->conf)->shadow;
 	char other[FROM_ADDRESS_MAX + 1];
-	bool own;
+	enum sender_verdict verdict;
 
 	if (mailbox->other_senders == OTHERS_ACCEPT)
 		return SESSION_CONTINUE;
@@ -355,16 +357,16 @@ static enum session_result judge_sender(struct session *session,
 		reply_unseen_header(&outcome->reply);
 		return shadow ? SESSION_CONTINUE : SESSION_REFUSE;
 	}
-	own = sender_may_send(mailbox, &session->header, other);
 	if (mailbox->other_senders == OTHERS_REWRITE) {
-		rewrite(session, mailbox, !own || session->header.froms == 0, other,
-			&outcome->change);
+		rewrite(session, mailbox, &outcome->change);
 		return SESSION_CONTINUE;
 	}
-	if (own)
+	verdict = sender_judge(mailbox, &session->header, other);
+	if (verdict == SENDER_OWN)
 		return SESSION_CONTINUE;
 	session_log_policy(session, EV_REJECT, "senders", mailbox, other);
-	reply_other_from(other, mailbox, &outcome->reply);
+	reply_other_field(verdict == SENDER_OTHER_FROM ? "From" : "Sender", other, mailbox,
+			  &outcome->reply);
 	return shadow ? SESSION_CONTINUE : SESSION_REFUSE;
 }
 

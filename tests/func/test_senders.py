@@ -53,6 +53,7 @@ FROMS = [
     (["From: a@contoso.com, b@fabrikam.com"], "From b@fabrikam.com: "),
     (["From: a@contoso.com", "From: b@contoso.com"], "can't be read, or there are several"),
     (["From: a@contoso.com <"], "can't be read, or there are several"),
+    (["From: a@contoso.com", "Sender: b@fabrikam.com"], "Sender b@fabrikam.com: "),
     (["From: erp@contoso.com"], None),
     (['From: "Erp, old" <Erp@Contoso.com>'], None),
     (["From: Erp\r\n <erp@contoso.com>"], None),
@@ -124,6 +125,17 @@ def test_several_or_no_from(lab):
         _envelope, message = arrived(lab, n)
         assert [str(v).split("<")[-1].rstrip(">") for v in message.get_all("From")] == [
             "relay@contoso.com"]
+
+
+def test_other_sender_field_goes(lab):
+    """Microsoft judges it like From, which may stay as it is."""
+    postfix = gateway(lab, "rewrite")
+    sent = postfix.send("erp@contoso.com", ["a@example.net"], headers={
+        "From": "Erp <erp@contoso.com>", "Sender": "root@fabrikam.com"})
+    postfix.wait_status(sent.qid, "sent")
+    envelope, message = arrived(lab)
+    assert (envelope, message["From"], message["Sender"], message["Reply-To"]) == (
+        "erp@contoso.com", "Erp <erp@contoso.com>", None, None)
 
 
 def test_null_sender_stays_null(lab):

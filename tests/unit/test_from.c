@@ -226,34 +226,66 @@ static void test_own(void **state)
 			fail_msg("%s", cases[i].address);
 }
 
-static void test_may_send(void **state)
+/* From and Sender (NULL: none, "+": a second one is there), and what becomes of them. */
+static const struct {
+	const char *from, *sender;
+	enum sender_verdict verdict;
+	const char *other;
+	bool changes;
+	const char *new_from; /* "": it stays */
+} judged[] = {
+	{NULL, NULL, SENDER_OWN, "", true, "relay@contoso.com"},
+	{"Erp <erp@contoso.com>", NULL, SENDER_OWN, "", false, ""},
+	{"Erp <erp@contoso.com>", "relay@contoso.com", SENDER_OWN, "", false, ""},
+	{"Erp <erp@contoso.com>", "x@fabrikam.com", SENDER_OTHER_SENDER, "x@fabrikam.com", true,
+	 ""},
+	{"Erp <erp@contoso.com>", "<", SENDER_OTHER_SENDER, "", true, ""},
+	{"Erp <erp@contoso.com>", "+erp@contoso.com", SENDER_OTHER_SENDER, "", true, ""},
+	{"erp@contoso.com <erp@fabrikam.com>", NULL, SENDER_OTHER_FROM, "erp@fabrikam.com", true,
+	 "\"erp@contoso.com\" <relay@contoso.com>"},
+	{"A <a@contoso.com>, b@fabrikam.com", "a@contoso.com", SENDER_OTHER_FROM,
+	 "b@fabrikam.com", true, "A <relay@contoso.com>"},
+	{"+erp@contoso.com", NULL, SENDER_OTHER_FROM, "", true, "relay@contoso.com"},
+	{"erp@contoso.com <", NULL, SENDER_OTHER_FROM, "", true, "relay@contoso.com"},
+	{"team:;", NULL, SENDER_OTHER_FROM, "", true, "relay@contoso.com"},
+	/* Exchange wants to know which of them it was. */
+	{"A <a@contoso.com>, b@contoso.com", "a@contoso.com", SENDER_OWN, "", false, ""},
+	{"A <a@contoso.com>, b@contoso.com", NULL, SENDER_OWN, "", true, "A <relay@contoso.com>"},
+	{"A <a@contoso.com>, b@contoso.com", "x@y.z", SENDER_OTHER_SENDER, "x@y.z", true,
+	 "A <relay@contoso.com>"},
+};
+
+static void add(struct sender_header *header, const char *name, const char *value)
+{
+	if (value == NULL)
+		return;
+	sender_add_field(header, name, value[0] == '+' ? value + 1 : value);
+	if (value[0] == '+')
+		sender_add_field(header, name, value + 1);
+}
+
+static void test_judge(void **state)
 {
 	char *senders[] = {(char[]){"*@contoso.com"}};
 	struct conf_mailbox mailbox = {.address = (char[]){"relay@contoso.com"},
 				       .senders = {.item = senders, .count = 1}};
-	static const struct {
-		const char *from[2], *other; /* other NULL: it may */
-	} cases[] = {
-		{{NULL, NULL}, NULL},
-		{{"Erp <erp@contoso.com>", NULL}, NULL},
-		{{"a@contoso.com, b@contoso.com", NULL}, NULL},
-		{{"a@contoso.com, b@fabrikam.com", NULL}, "b@fabrikam.com"},
-		{{"erp@contoso.com <erp@fabrikam.com>", NULL}, "erp@fabrikam.com"},
-		{{"erp@contoso.com", "erp@contoso.com"}, ""},
-		{{"erp@contoso.com <", NULL}, ""},
-		{{"team:;", NULL}, ""},
-	};
 	char other[FROM_ADDRESS_MAX + 1];
 
 	(void)state;
-	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(judged); i++) {
 		struct sender_header header = {0};
+		struct sender_change change;
 
-		for (size_t j = 0; j < 2 && cases[i].from[j] != NULL; j++)
-			sender_add_field(&header, "From", cases[i].from[j]);
-		assert_int_equal(sender_may_send(&mailbox, &header, other),
-				 cases[i].other == NULL);
-		assert_string_equal(other, cases[i].other == NULL ? "" : cases[i].other);
+		add(&header, "From", judged[i].from);
+		add(&header, "Sender", judged[i].sender);
+		if (sender_judge(&mailbox, &header, other) != judged[i].verdict)
+			fail_msg("%zu: %s", i, judged[i].from);
+		assert_string_equal(other, judged[i].other);
+		assert_int_equal(sender_needs_change(&mailbox, &header), judged[i].changes);
+		sender_change_init(&change);
+		sender_change_header(&mailbox, &header, &change);
+		assert_string_equal(buf_text(&change.from), judged[i].new_from);
+		sender_change_clear(&change);
 		sender_header_clear(&header);
 	}
 }
@@ -263,7 +295,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_parse),  cmocka_unit_test(test_length),
 		cmocka_unit_test(test_change), cmocka_unit_test(test_change_of_a_long_name),
-		cmocka_unit_test(test_own),    cmocka_unit_test(test_may_send),
+		cmocka_unit_test(test_own),    cmocka_unit_test(test_judge),
 	};
 
 	return cmocka_run_group_tests_name("from", tests, NULL, NULL);
