@@ -49,6 +49,9 @@ int ctl_token(const struct ctl *ctl);
 int ctl_unlock(const struct ctl *ctl);
 int ctl_why(const struct ctl *ctl);
 
+/* Reads the configuration and runs a command with it, or says what is wrong with it. */
+int ctl_with_conf(const struct ctl *without, int (*run)(const struct ctl *ctl));
+
 /* An option of a command: exactly one of flag and value is there to be set. */
 struct ctl_option {
 	const char *name; /* "--reason" */

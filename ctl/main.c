@@ -37,8 +37,8 @@ static const struct command {
 	{"reload", "", "let the daemons read the configuration again", ctl_reload, false},
 	{"token", "MAILBOX", "print an access token, for programs that ask for one", ctl_token,
 	 false},
-	{"setup", "postfix", "print what Postfix needs to deliver through relay365", ctl_setup,
-	 false},
+	{"setup", "tenant|postfix", "write the configuration; change Postfix's, and back",
+	 ctl_setup, true},
 	{"doctor", "[--send TO]", "walk the way that mail goes and name the first fault",
 	 ctl_doctor, true},
 	{"explain", "[TEXT|FILE]", "what an error, a log line or a log file means", ctl_explain,
@@ -145,17 +145,15 @@ int ctl_print_json(cJSON *json, int status)
 	return fflush(stdout) == 0 ? status : CTL_PROBLEM;
 }
 
-static int run(struct ctl *ctl, const struct command *command)
+int ctl_with_conf(const struct ctl *without, int (*run)(const struct ctl *ctl))
 {
+	struct ctl ctl = *without;
 	struct err err = ERR_INIT;
-	struct conf *conf;
+	struct conf *conf = conf_load(ctl.conf_path, &err);
 	int status;
 
-	if (command->alone)
-		return command->run(ctl);
-	conf = conf_load(ctl->conf_path, &err);
 	if (conf == NULL) {
-		if (ctl->json) {
+		if (ctl.json) {
 			cJSON *json = cJSON_CreateObject();
 
 			(void)cJSON_AddStringToObject(json, "error", err.text);
@@ -164,8 +162,8 @@ static int run(struct ctl *ctl, const struct command *command)
 		(void)fprintf(stderr, "relay365: %s\n", err.text);
 		return CTL_CONFIG;
 	}
-	ctl->conf = conf;
-	status = command->run(ctl);
+	ctl.conf = conf;
+	status = run(&ctl);
 	conf_free(&conf);
 	return status;
 }
@@ -224,7 +222,8 @@ int main(int argc, char **argv)
 		ctl.argc = take_json(&ctl, argc - optind - 1);
 		for (size_t i = 0; i < ARRAY_LEN(commands); i++)
 			if (strcmp(argv[optind], commands[i].name) == 0)
-				return run(&ctl, &commands[i]);
+				return commands[i].alone ? commands[i].run(&ctl)
+							 : ctl_with_conf(&ctl, commands[i].run);
 		(void)fprintf(stderr, "relay365: there is no command \"%s\"\n", argv[optind]);
 	}
 	usage(stderr);

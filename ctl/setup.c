@@ -6,8 +6,10 @@
 static const struct part {
 	const char *name;
 	int (*run)(const struct ctl *ctl);
+	bool alone; /* makes the configuration instead of reading it */
 } parts[] = {
-	{"postfix", setup_postfix},
+	{"tenant", setup_tenant, true},
+	{"postfix", setup_postfix, false},
 };
 
 int ctl_setup(const struct ctl *ctl)
@@ -18,9 +20,11 @@ int ctl_setup(const struct ctl *ctl)
 		if (strcmp(ctl->argv[0], parts[i].name) == 0) {
 			rest.argc--;
 			rest.argv++;
-			return parts[i].run(&rest);
+			return parts[i].alone ? parts[i].run(&rest)
+					      : ctl_with_conf(&rest, parts[i].run);
 		}
-	(void)fputs("usage: relay365 [-c FILE] setup postfix [--apply|--undo|--print] "
+	(void)fputs("usage: relay365 [-c FILE] setup tenant [--id TENANT --mailboxes A,B ...]\n"
+		    "       relay365 [-c FILE] setup postfix [--apply|--undo|--print] "
 		    "[--config-dir DIR]\n",
 		    stderr);
 	return CTL_USAGE;

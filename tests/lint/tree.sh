@@ -66,8 +66,9 @@ awk -F: '
 			files[field[1]] = files[field[1]] " " field[2]
 		}
 		for (header in count)
-			if (count[header] > 2)
-				print header ": stands in more than two files:" files[header]
+			# OpenSSL has three jobs: to sign, to speak TLS, to make a key.
+			if (count[header] > (header == "openssl" ? 3 : 2))
+				print header ": stands in too many files:" files[header]
 	}' "$work/includes" >>"$work/bad"
 
 # --- the first include of each C file ---

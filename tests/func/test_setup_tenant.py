@@ -1,0 +1,123 @@
+"""relay365 setup tenant: the configuration, the key, and what the Microsoft 365 side is given."""
+
+import os
+import pty
+import re
+import stat
+import subprocess
+
+import pytest
+
+import lab as laboratory
+import procs
+import programs
+import token_client
+
+pytestmark = pytest.mark.needs_build
+
+MAILBOXES = "relay@contoso.com,alerts@contoso.com"
+GIVEN = ["--id", laboratory.TENANT, "--mailboxes", MAILBOXES,
+         "--client-id", laboratory.CLIENT_ID]
+# what is widely repeated and wrong
+WRONG = ["SMTPAuthEnabled", "OAuth2ClientProfileEnabled", "AUTHENTICATE XOAUTH2", "465",
+         "SmtpClientAuthenticationDisabled $true", "Throttle message"]
+
+
+def tenant(lab, *args, **options):
+    return lab.relay365("setup", "tenant", *args, **options)
+
+
+def texts(lab):
+    folder = os.path.join(lab.folder, "handover")
+    return {name: procs.read(os.path.join(folder, name)) for name in os.listdir(folder)}
+
+
+def test_the_configuration_is_sound(lab):
+    done = tenant(lab, *GIVEN, "--domains", "contoso.com, fabrikam.com", "--licences", "25",
+                  "--send-as", "news@contoso.com", "--postmaster", "it@contoso.com")
+    assert "setup postfix --apply" in done.stdout
+    assert lab.relay365("check").stdout.endswith(" is well: 1 tenant, 2 mailboxes\n")
+    text = procs.read(lab.config)
+    assert 'senders = ["*@contoso.com", "*@fabrikam.com", "news@contoso.com"]' in text
+    assert 'senders = ["alerts@contoso.com"]' in text and "licences = 25" in text
+    assert stat.S_IMODE(os.stat(lab.folder + "/contoso.key").st_mode) == 0o600
+
+
+def test_entra_takes_the_certificate(lab):
+    tenant(lab, *GIVEN)
+    certificate = lab.folder + "/contoso.crt"
+    lab.sim.client(laboratory.TENANT, laboratory.CLIENT_ID, secrets=[],
+                   certificates=[procs.read(certificate)])
+    lab.configure(tenants={"contoso": laboratory.relay365_conf.tenant_of(
+        lab.sim, laboratory.TENANT, laboratory.CLIENT_ID, certificate=certificate,
+        private_key=lab.folder + "/contoso.key")})
+    lab.tokend.start()
+    assert token_client.ask(lab.folder + "/run/token")["status"] == "ok"
+
+
+def test_what_is_handed_over(lab):
+    tenant(lab, *GIVEN, "--send-as", "news@contoso.com", "--address", "192.0.2.7",
+           "--object-id", "0b1e0000-1111-2222-3333-444455556666")
+    found = texts(lab)
+    assert set(found) == {"handover.md", "grant.ps1", "audit.ps1", "contoso.crt"}
+    everything = "\n".join(found.values())
+    assert not re.findall(r"@[A-Z_]+@", everything), "all is filled in"
+    assert "PRIVATE KEY" not in everything
+    assert not [text for text in WRONG if text in everything]
+    grant = found["grant.ps1"]
+    for part in ("New-ServicePrincipal -AppId $ClientId -ObjectId $ObjectId",
+                 "'0b1e0000-1111-2222-3333-444455556666'", "New-ManagementScope",
+                 "-Role 'Application SMTP.SendAsApp'", "Test-ServicePrincipalAuthorization",
+                 "Set-CASMailbox -Identity $mailbox -SmtpClientAuthenticationDisabled $false",
+                 "@('relay@contoso.com', 'alerts@contoso.com')",
+                 "@{ Sender = 'news@contoso.com'; Mailbox = 'relay@contoso.com' }"):
+        assert part in grant, part
+    for part in ("192.0.2.7", laboratory.CLIENT_ID, "SMTP.Send`", "Conditional", "Sent Items"):
+        assert part in found["handover.md"], part
+    thumbprint = subprocess.run(
+        ["openssl", "x509", "-in", lab.folder + "/contoso.crt", "-noout", "-fingerprint", "-sha1"],
+        stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert thumbprint.split("=")[1].strip().replace(":", "") in found["handover.md"]
+
+
+def test_nothing_is_overwritten_unasked(lab):
+    tenant(lab, *GIVEN[:4])
+    before = procs.read(lab.config), procs.read(lab.folder + "/contoso.key")
+    assert "is there already; --replace" in tenant(lab, *GIVEN, status=78).stderr
+    assert procs.read(lab.config) == before[0]
+    assert "00000000-0000-0000-0000-000000000000" in before[0], "until it is known"
+    tenant(lab, *GIVEN, "--replace")
+    assert laboratory.CLIENT_ID in procs.read(lab.config)
+    assert procs.read(lab.folder + "/contoso.key") == before[1], "keys stay"
+
+
+@pytest.mark.parametrize("args, said", [
+    ([], "--id is needed"), (["--id", "contoso.com"], "--mailboxes is needed"),
+    (["--id", "x'y", "--mailboxes", "a@b"], "the character \"'\" can't stand here"),
+    (["--id", 'x"y', "--mailboxes", "a@b"], "can't stand here"),
+    (["--id", "x", "--mailboxes", "a@b$(id)"], "can't stand here"),
+    (["--id", "x", "--mailboxes", "relay"], "is no mail address")])
+def test_what_is_refused(lab, args, said):
+    done = tenant(lab, *args, status=78)
+    assert said in done.stderr and not os.path.exists(lab.config)
+
+
+def test_usage(lab):
+    assert "usage: " in tenant(lab, "--nonsense", status=2).stderr
+    assert "usage: " in tenant(lab, "more", status=2).stderr
+
+
+def test_a_terminal_is_asked(lab):
+    """As somebody who types: answers to the questions, and Enter for the rest."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+            [programs.program("relay365"), "-c", lab.config, "setup", "tenant"], stdin=theirs,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=programs.environment(lab.folder)) as process:
+        os.close(theirs)
+        os.write(ours, ("%s\nrelay@contoso.com\n%s\n\n\n\n\n" % (
+            laboratory.TENANT, laboratory.CLIENT_ID)).encode())
+        text = process.communicate(timeout=60)[0]
+        os.close(ours)
+    assert process.returncode == 0 and "Tenant: its id, or a domain" in text
+    assert lab.relay365("check").stdout.endswith("1 tenant, 1 mailbox\n")
