@@ -162,7 +162,7 @@ static void *writer(void *arg)
 		bool stopping = delivered->stop;
 		int waited = 0;
 
-		(void)clock_gettime(CLOCK_REALTIME, &until);
+		(void)clock_gettime(CLOCK_MONOTONIC, &until);
 		until.tv_sec++;
 		/* After a failure the next try waits its second, whatever comes in. */
 		while ((!delivered->dirty || failing) && !delivered->stop && waited == 0)
@@ -318,9 +318,13 @@ struct delivered *delivered_open(const char *folder, struct err *err)
 	struct delivered *delivered = xcalloc(1, sizeof(*delivered));
 	char *path = xasprintf("%s/delivered.db", folder);
 	struct ledger_news news = {0};
+	pthread_condattr_t attr;
 
 	(void)pthread_mutex_init(&delivered->lock, NULL);
-	(void)pthread_cond_init(&delivered->work, NULL);
+	(void)pthread_condattr_init(&attr);
+	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC); /* the wall clock may step */
+	(void)pthread_cond_init(&delivered->work, &attr);
+	(void)pthread_condattr_destroy(&attr);
 	if (file_make_folder(folder, err) == 0)
 		delivered->ledger = ledger_open(path, &news, err);
 	if (delivered->ledger == NULL)
