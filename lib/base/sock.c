@@ -74,6 +74,32 @@ static int set_group(const char *path, gid_t group)
 	return chown(path, (uid_t)-1, group);
 }
 
+/* The descriptor of a socket at path among those that the supervisor handed over, or -1. */
+static int handed_over(const char *path)
+{
+	enum { FIRST = 3, MOST = 256 };
+	const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS");
+	long n = count == NULL ? 0 : strtol(count, NULL, 10);
+
+	if (pid == NULL || strtol(pid, NULL, 10) != (long)getpid() || n > MOST)
+		return -1;
+	for (int fd = FIRST; fd < FIRST + (int)n; fd++) {
+		struct sockaddr_un sun = {0};
+		socklen_t len = sizeof(sun);
+
+		if (getsockname(fd, (struct sockaddr *)&sun, &len) == 0 &&
+		    sun.sun_family == AF_UNIX && len < sizeof(sun) &&
+		    strcmp(sun.sun_path, path) == 0)
+			return fd;
+	}
+	return -1;
+}
+
+bool sock_is_kept(const char *path)
+{
+	return handed_over(path) >= 0;
+}
+
 int sock_listen(const char *path, mode_t mode, gid_t group, struct err *err)
 {
 	struct sockaddr_un sun;
@@ -81,6 +107,12 @@ int sock_listen(const char *path, mode_t mode, gid_t group, struct err *err)
 
 	if (fill_address(path, &sun, err) < 0 || sock_lock(path, err) < 0)
 		return -1;
+	fd = handed_over(path);
+	if (fd >= 0) {
+		(void)fcntl(fd, F_SETFD, FD_CLOEXEC);
+		(void)fcntl(fd, F_SETFL, O_NONBLOCK);
+		return fd;
+	}
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return err_set(err, ERR_TEMP, "cannot make a socket: %s", err_no(errno));

@@ -7,6 +7,7 @@
 
 #include "base/err.h"
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 #define SOCK_PATH_MAX 107 /* bytes of a path: sun_path less its NUL */
@@ -22,9 +23,13 @@ struct sock_peer {
  * group is (gid_t)-1, this group. The bind is done under path.lock, which
  * stays locked as long as the program lives: a second daemon is told so
  * instead of stealing the socket, and a socket left by a dead one is replaced.
- * Returns the descriptor, or -1.
+ * A socket that the supervisor bound there and handed over (sd_listen_fds(3))
+ * is taken as it is. Returns the descriptor, or -1.
  */
 int sock_listen(const char *path, mode_t mode, gid_t group, struct err *err);
+
+/* Whether the supervisor keeps the socket at path, so that it outlives the program. */
+bool sock_is_kept(const char *path);
 
 /*
  * Makes the folder of a socket when it is missing: mode 2750, group as given

@@ -268,8 +268,9 @@ void stream_server_free(struct stream_server **server)
 		return;
 	loop_del(&s->watch);
 	loop_timer_stop(s->loop, &s->again);
+	if (!sock_is_kept(s->path))
+		(void)unlink(s->path);
 	(void)close(s->watch.fd);
-	(void)unlink(s->path);
 	while (s->streams != NULL)
 		destroy(s->streams);
 	free(s);

@@ -50,7 +50,7 @@ struct stream_ops {
 struct stream_server *stream_serve(struct loop *loop, const char *path, mode_t mode, gid_t group,
 				   const struct stream_ops *ops, void *context, struct err *err);
 
-/* Closes the socket and all its connections, and removes the path. */
+/* Closes the socket and all its connections, and removes the path unless it is kept. */
 void stream_server_free(struct stream_server **server);
 
 void *stream_context(const struct stream *stream);

@@ -91,6 +91,7 @@ class Program:
         self.process = None
         self.notify = None
         self.unexpected = []        # ends that nobody asked for
+        self.wrapper, self.pass_fds = [], ()    # a command that starts it
 
     def start(self, *args, wait=True, env=None):
         """Start; unless told otherwise, wait until it is ready. env: more of it."""
@@ -100,7 +101,8 @@ class Program:
         self.notify = NotifySocket(os.path.join(self.folder, self.name + ".n"))
         with open(self.log_file, "ab") as log:
             self.process = subprocess.Popen(
-                [self.path, "-c", self.config, *args], stdin=subprocess.DEVNULL,
+                [*self.wrapper, self.path, "-c", self.config, *args],
+                stdin=subprocess.DEVNULL, pass_fds=self.pass_fds,
                 stdout=log, stderr=log, cwd="/",
                 env=environment(self.folder, NOTIFY_SOCKET=self.notify.path, **(env or {})),
                 preexec_fn=_no_core)
