@@ -63,12 +63,19 @@ static void our_signals(sigset_t *set)
 	(void)sigaddset(set, SIGHUP);
 }
 
+/* Descriptors: a thousand clients wait for a token at once; select(2) is not used. */
+enum { FILES = 16384 };
+
 void daemon_prepare(void)
 {
-	struct rlimit none = {0, 0};
+	struct rlimit none = {0, 0}, files;
 	sigset_t set;
 
 	(void)setrlimit(RLIMIT_CORE, &none);
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+		files.rlim_cur = files.rlim_max < FILES ? files.rlim_max : FILES;
+		(void)setrlimit(RLIMIT_NOFILE, &files);
+	}
 	(void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	(void)umask(0027);
 	(void)signal(SIGPIPE, SIG_IGN);

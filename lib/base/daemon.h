@@ -23,8 +23,8 @@ bool daemon_options(int argc, char **argv, const char *program, const char *doc,
 
 /*
  * Before threads start: no core dump and no ptrace by the same user (they hold
- * secrets), umask 0027, SIGPIPE ignored, SIGTERM, SIGINT and SIGHUP blocked so that
- * only daemon_on_signal() sees them.
+ * secrets), as many descriptors as a crowd of clients needs, umask 0027, SIGPIPE ignored,
+ * SIGTERM, SIGINT and SIGHUP blocked so that only daemon_on_signal() sees them.
  */
 void daemon_prepare(void);
 

@@ -96,6 +96,9 @@ class Admin:
     def browse(self, url, user):
         return {"url": signin.browse(self.state, url, user)}
 
+    def refresh_token(self, tenant, client_id, user, scope):
+        return {"token": signin.refresh_token(self.state, tenant, client_id, user, scope)}
+
     def revoke(self):
         self.state.revoked = self.state.now()
 
@@ -129,5 +132,6 @@ class Admin:
 OPS = {"ping": Admin.ping, "get": Admin.get, "set": Admin.set,
        "state": Admin.show, "messages": Admin.messages, "reset": Admin.reset,
        "fault": Admin.fault, "clear": Admin.clear, "listen": Admin.listen,
-       "approve": Admin.approve, "browse": Admin.browse, "revoke": Admin.revoke, "mint": Admin.mint,
+       "approve": Admin.approve, "browse": Admin.browse,
+       "refresh_token": Admin.refresh_token, "revoke": Admin.revoke, "mint": Admin.mint,
        "credentials": Admin.credentials, "quit": Admin.quit}

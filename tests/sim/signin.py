@@ -76,6 +76,18 @@ def _issue(entra, request, grant):
     return answer
 
 
+def refresh_token(state, tenant, client_id, user, scope):
+    """A refresh token as from a sign-in long ago."""
+    ident, _known = state.tenant(tenant)
+    words = scope.split()
+    token = "1.A%s-%s.%s" % (state.settings["canary"], secrets.token_urlsafe(24), "x" * 900)
+    state.codes.refresh[token] = {
+        "tenant": ident, "client_id": client_id.lower(), "scopes": words, "user": user.lower(),
+        "resource": words[0].rpartition("/")[0], "used": False, "at": time.time(),
+        "family": token}
+    return token
+
+
 def device_code(entra, request, form, tenant_id, tenant):
     """POST to .../devicecode"""
     ident = form.get("client_id")
