@@ -25,7 +25,7 @@ enum {
 
 /* ---- replies of ours ---- */
 
-static void answer(struct session *session, const char *fmt, va_list args)
+static void PRINTF_LIKE(2, 0) answer(struct session *session, const char *fmt, va_list args)
 {
 	char line[ANSWER_MAX + 3];
 	int n = vsnprintf(line, ANSWER_MAX + 1, fmt, args);
@@ -259,8 +259,10 @@ static void relay(struct session *session)
 		int64_t left_ms, now;
 		bool moved;
 
-		moved = wire_flush(client) | wire_flush(server);
-		moved |= wire_fill(client) | wire_fill(server);
+		moved = wire_flush(client);
+		moved |= wire_flush(server);
+		moved |= wire_fill(client);
+		moved |= wire_fill(server);
 		moved |= session_server(session);
 		moved |= session_client(session);
 		now = clock_boot_ms();
