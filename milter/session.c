@@ -225,6 +225,16 @@ static bool is_own(const struct session *session, const struct conf_mailbox *mai
 	return session->sender[0] == '\0' || conf_is_sender(mailbox, session->sender);
 }
 
+static bool is_too_large(struct session *session, const struct conf_mailbox *mailbox,
+			 struct reply *reply_r)
+{
+	if (session->bytes <= mailbox->message_size)
+		return false;
+	session_log_policy(session, EV_REJECT, "message_size", mailbox, NULL);
+	reply_too_large(mailbox, session->bytes, reply_r);
+	return !live_conf(session->conf)->shadow;
+}
+
 /* Whether the envelope alone keeps the recipient from going through the mailbox. */
 static bool is_forbidden(struct session *session, const struct conf_mailbox *mailbox,
 			 struct reply *reply_r)
@@ -238,11 +248,8 @@ static bool is_forbidden(struct session *session, const struct conf_mailbox *mai
 	} else if (mailbox->other_senders == OTHERS_REJECT && !is_own(session, mailbox)) {
 		session_log_policy(session, EV_REJECT, "senders", mailbox, NULL);
 		reply_other_sender(session->sender, mailbox, reply_r);
-	} else if (session->bytes > mailbox->message_size) {
-		session_log_policy(session, EV_REJECT, "message_size", mailbox, NULL);
-		reply_too_large(mailbox, session->bytes, reply_r);
 	} else {
-		return false;
+		return is_too_large(session, mailbox, reply_r);
 	}
 	return !live_conf(session->conf)->shadow;
 }
@@ -389,12 +396,15 @@ static enum session_result count_bytes(struct session *session, struct session_o
 	struct quota_need need = {.bytes = session->seen - session->bytes};
 	struct quota_verdict verdict;
 
+	session->bytes = session->bytes > session->seen ? session->bytes : session->seen;
 	for (size_t i = 0; i < session->tallies && need.bytes > 0; i++) {
 		const struct conf_mailbox *mailbox = session->tally[i].mailbox;
 		struct quota_facts facts = facts_of(session, mailbox);
 
 		if (session->tally[i].recipients == 0)
 			continue;
+		if (is_too_large(session, mailbox, &outcome->reply))
+			return SESSION_REFUSE;
 		facts.undivided = facts.more = true;
 		quota_reserve(session->reserved, &facts, &need, &verdict);
 		if (!verdict.exceeded)

@@ -230,10 +230,14 @@ def test_session_from_before_the_policy(lab):
 # -- size ----------------------------------------------------------------------
 
 def test_message_size(lab):
-    lab.configure(mailboxes={"relay": {"message_size": 5000}})
+    lab.configure(mailboxes={"relay": {"message_size": 5000}}, limits={"volume": {
+        "per": "source", "count": "bytes", "max": 1000000, "window": "1h"}})
     postfix = flow.wire(lab)
     sent = postfix.send("erp@contoso.com", ["a@example.net"], esmtp=["SIZE=5001"])
     assert sent.code == 552
     assert sent.text == ("5.3.4 relay@contoso.com: a message may have 5000 bytes; this one has "
                          "5001")
     assert postfix.send("erp@contoso.com", ["a@example.net"], esmtp=["SIZE=5000"]).ok
+    # where bytes are counted, what was not announced is found out too
+    late = postfix.send("erp@contoso.com", ["a@example.net"], "x" * 990 + "\r\n" + "x" * 4500)
+    assert late.code == 552 and not late.refused
