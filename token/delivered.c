@@ -41,7 +41,7 @@ struct delivered {
 
 static int64_t now_ms(struct delivered *delivered)
 {
-	return steady_now(&delivered->clock, clock_wall_ms(), clock_boot_ms());
+	return steady_now(&delivered->clock, clock_boot_ms());
 }
 
 /* ---- the writer ---- */
@@ -225,6 +225,7 @@ static void set_mark(struct delivered *delivered)
 {
 	delivered->mark.at_ms = now_ms(delivered);
 	delivered->mark.boot_ms = clock_boot_ms();
+	delivered->mark.wall_ms = clock_wall_ms();
 }
 
 void delivered_tick(struct delivered *delivered)

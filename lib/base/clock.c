@@ -50,49 +50,29 @@ const char *clock_for_people(int64_t wall_ms, int64_t now_wall_ms, char out[CLOC
 int64_t steady_start(struct steady *steady, const struct steady_mark *mark, int64_t wall_ms,
 		     int64_t boot_ms, const char *boot_id)
 {
-	int64_t least, ahead;
+	int64_t claimed, passed;
 
 	steady->boot_ms = boot_ms;
 	if (mark == NULL) {
 		steady->at_ms = wall_ms;
 		return 0;
 	}
-	if (boot_id[0] != '\0' && strcmp(boot_id, mark->boot_id) == 0 &&
-	    boot_ms >= mark->boot_ms) {
-		/* The same boot: the boot clock knows what has passed. */
-		steady->at_ms = mark->at_ms + (boot_ms - mark->boot_ms);
-		return wall_ms - steady->at_ms;
-	}
-	/* Another boot: this machine's uptime has certainly passed; the rest is the wall clock's
-	 * word. */
-	least = mark->at_ms + boot_ms;
-	ahead = wall_ms - least;
-	if (ahead > STEADY_START_JUMP_MS)
-		steady->at_ms = least + STEADY_START_JUMP_MS;
+	claimed = wall_ms - (mark->wall_ms != 0 ? mark->wall_ms : mark->at_ms);
+	if (boot_id[0] != '\0' && strcmp(boot_id, mark->boot_id) == 0 && boot_ms >= mark->boot_ms)
+		passed = boot_ms - mark->boot_ms;
+	else if (claimed > boot_ms + STEADY_START_JUMP_MS)
+		passed = boot_ms + STEADY_START_JUMP_MS;
 	else
-		steady->at_ms = ahead > 0 ? wall_ms : least;
-	return wall_ms - steady->at_ms;
+		passed = claimed > boot_ms ? claimed
+					   : boot_ms; /* up for so long it certainly is */
+	steady->at_ms = mark->at_ms + passed;
+	return claimed - passed;
 }
 
-int64_t steady_now(struct steady *steady, int64_t wall_ms, int64_t boot_ms)
+int64_t steady_now(const struct steady *steady, int64_t boot_ms)
 {
-	int64_t passed = boot_ms - steady->boot_ms;
-	int64_t ahead, slew;
-
-	if (passed <= 0)
-		return steady->at_ms;
-	slew = passed / STEADY_SLEW;
-	if (slew == 0 && passed < STEADY_SLEW)
-		return steady->at_ms + passed; /* too short to slew: keep the base */
-	steady->at_ms += passed;
-	steady->boot_ms = boot_ms;
-	ahead = wall_ms - steady->at_ms;
-	if (ahead > slew)
-		ahead = slew;
-	else if (ahead < -slew)
-		ahead = -slew;
-	steady->at_ms += ahead;
-	return steady->at_ms;
+	return boot_ms <= steady->boot_ms ? steady->at_ms
+					  : steady->at_ms + (boot_ms - steady->boot_ms);
 }
 
 void clock_boot_id(char out[40])

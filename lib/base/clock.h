@@ -24,11 +24,11 @@ const char *clock_rfc3339(int64_t wall_ms, char out[CLOCK_TEXT_MAX]);
 const char *clock_for_people(int64_t wall_ms, int64_t now_wall_ms, char out[CLOCK_TEXT_MAX]);
 
 /*
- * A clock for limits: it goes on from the last time that was stored, by the
- * boot clock's progress, and follows the wall clock only slowly, so that no
- * step of the wall clock ever gives credit (or takes it) at once. Steps back
+ * A clock for limits: it goes on from the last time that was stored by the boot
+ * clock's progress alone, so that no step of the wall clock gives credit or
+ * takes it, and a window is as long as it says. The wall clock has a word only
+ * at the first start, and for the time that the machine was down. Goes back
  * never: a steady time is never less than one that was read before.
- * Not for use by two threads at once.
  */
 struct steady {
 	int64_t at_ms;	 /* steady time, on the wall clock's scale */
@@ -39,24 +39,25 @@ struct steady {
 struct steady_mark {
 	int64_t at_ms;
 	int64_t boot_ms;
+	int64_t wall_ms;  /* 0: not known; then at_ms is taken for it */
 	char boot_id[40]; /* the kernel's, "" if unknown: tells whether boot_ms still counts */
 };
 
 /* The most that a start believes the wall clock beyond what the boot clock can tell. */
 #define STEADY_START_JUMP_MS (10 * 60 * 1000)
-/* How slowly the wall clock is followed: one ms in this many. */
-#define STEADY_SLEW 100
 
 /*
  * Starts the clock from a mark (NULL: no history, the wall clock is taken).
- * Returns how many ms the wall clock is ahead of the steady clock afterwards
- * (negative: behind): more than STEADY_START_JUMP_MS either way deserves an alarm.
+ * Within a boot just its clock counts. Across boots the wall clock tells how
+ * long the machine was down, and is believed within the bound above. Returns
+ * how many ms more (negative: less) the wall clock says have passed than are
+ * believed: more than STEADY_START_JUMP_MS either way deserves an alarm.
  */
 int64_t steady_start(struct steady *steady, const struct steady_mark *mark, int64_t wall_ms,
 		     int64_t boot_ms, const char *boot_id);
 
 /* The time now. */
-int64_t steady_now(struct steady *steady, int64_t wall_ms, int64_t boot_ms);
+int64_t steady_now(const struct steady *steady, int64_t boot_ms);
 
 /* The kernel's boot id; "" when it can't be read. */
 void clock_boot_id(char out[40]);

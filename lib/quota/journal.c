@@ -74,6 +74,13 @@ void journal_free(struct journal **journal)
 	*journal = NULL;
 }
 
+void journal_remove(struct journal *journal)
+{
+	for (int i = 0; i < 2; i++)
+		(void)unlink(journal->path[i]);
+	journal->number = 0;
+}
+
 /* The checksum of bytes that lie at a place of the file with this number. */
 static uint64_t check(uint64_t number, off_t place, const void *data, size_t len)
 {

@@ -39,6 +39,9 @@ struct journal_entry {
 struct journal *journal_new(const char *path);
 void journal_free(struct journal **journal);
 
+/* Removes both files: the ledger has all of them, and nothing is to come. */
+void journal_remove(struct journal *journal);
+
 /* The number of the file that slot 0 or 1 holds; 0: none, or none that was begun. */
 uint64_t journal_number(struct journal *journal, int slot);
 

@@ -46,8 +46,8 @@ static const char *const sql[ST_COUNT] = {
 		      "(SELECT id FROM counter WHERE name = ?1)",
 	[ST_LOAD] = "SELECT name, window_ms, at_ms, n FROM counter JOIN bucket ON counter = id "
 		    "ORDER BY id, at_ms",
-	[ST_MARK] = "INSERT OR REPLACE INTO mark (one, at_ms, boot_ms, boot_id) "
-		    "VALUES (1, ?1, ?2, ?3)",
+	[ST_MARK] = "INSERT OR REPLACE INTO mark (one, at_ms, boot_ms, boot_id, wall_ms) "
+		    "VALUES (1, ?1, ?2, ?3, ?4)",
 	[ST_FOLDED] = "INSERT OR REPLACE INTO folded (one, journal) VALUES (1, ?1)",
 	[ST_NEXT] = "SELECT id, window_ms FROM counter WHERE id > ?1 ORDER BY id LIMIT 1",
 	[ST_PRUNE] = "DELETE FROM bucket WHERE counter = ?1 AND at_ms < ?2",
@@ -72,6 +72,7 @@ static const char *const migrations[] = {
 	"BEGIN IMMEDIATE;"
 	"CREATE TABLE folded (one INTEGER PRIMARY KEY CHECK (one = 1),"
 	" journal INTEGER NOT NULL);"
+	"ALTER TABLE mark ADD COLUMN wall_ms INTEGER NOT NULL DEFAULT 0;"
 	"PRAGMA user_version = 2;"
 	"COMMIT;",
 };
@@ -310,8 +311,8 @@ static int read_mark(struct ledger *ledger, struct ledger_news *news, struct err
 	const unsigned char *boot_id;
 	sqlite3_stmt *st;
 
-	if (sqlite3_prepare_v2(ledger->db, "SELECT at_ms, boot_ms, boot_id FROM mark", -1, &st,
-			       NULL) != SQLITE_OK)
+	if (sqlite3_prepare_v2(ledger->db, "SELECT at_ms, boot_ms, boot_id, wall_ms FROM mark",
+			       -1, &st, NULL) != SQLITE_OK)
 		return failed(ledger, ledger->db, "read", err);
 	if (sqlite3_step(st) == SQLITE_ROW) {
 		news->has_mark = true;
@@ -320,6 +321,7 @@ static int read_mark(struct ledger *ledger, struct ledger_news *news, struct err
 		boot_id = sqlite3_column_text(st, 2);
 		(void)snprintf(news->mark.boot_id, sizeof(news->mark.boot_id), "%s",
 			       boot_id == NULL ? "" : (const char *)boot_id);
+		news->mark.wall_ms = sqlite3_column_int64(st, 3);
 	}
 	(void)sqlite3_finalize(st);
 	return 0;
@@ -472,6 +474,7 @@ int ledger_mark(struct ledger *ledger, const struct steady_mark *now, struct err
 	(void)sqlite3_bind_int64(st, 1, now->at_ms);
 	(void)sqlite3_bind_int64(st, 2, now->boot_ms);
 	(void)sqlite3_bind_text(st, 3, now->boot_id, -1, SQLITE_STATIC);
+	(void)sqlite3_bind_int64(st, 4, now->wall_ms);
 	return run(ledger, ST_MARK, "write", err);
 }
 

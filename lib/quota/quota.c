@@ -7,14 +7,16 @@ enum { SWEEP_SLOTS = 1024 }; /* looked at without letting others in */
 
 int64_t quota_now(struct quota *quota, int64_t *wall_r)
 {
-	int64_t wall_ms = quota->simulated ? quota->simulated_ms : clock_wall_ms();
-
+	if (quota->simulated) {
+		quota->boot_ms = quota->simulated_ms;
+		if (wall_r != NULL)
+			*wall_r = quota->simulated_ms;
+		return quota->simulated_ms;
+	}
 	if (wall_r != NULL)
-		*wall_r = wall_ms;
-	quota->boot_ms = quota->simulated ? wall_ms : clock_boot_ms();
-	if (quota->simulated)
-		return wall_ms;
-	return steady_now(&quota->steady, wall_ms, quota->boot_ms);
+		*wall_r = clock_wall_ms();
+	quota->boot_ms = clock_boot_ms();
+	return steady_now(&quota->steady, quota->boot_ms);
 }
 
 static struct quota *quota_new(void)

@@ -6,6 +6,7 @@
 #include "quota/quota_private.h"
 
 enum {
+	CLOCK_STEP_MS = 10 * 1000,
 	MARK_MS = 60 * 1000,
 	MAINTAIN_MS = 10 * 60 * 1000,
 	OWED_STEP = 128 /* counters written in one transaction */
@@ -83,23 +84,52 @@ static void tell_news(const struct quota *quota, const struct ledger_news *news)
 	}
 }
 
+static void tell_clock(enum log_event event, const char *text, int64_t wall_ms, int64_t steady_ms)
+{
+	struct log_line line;
+
+	log_begin(&line, event, NULL);
+	log_str(&line, "text", text);
+	log_int(&line, "ahead_s", (wall_ms - steady_ms) / 1000);
+	log_time(&line, "wall", wall_ms);
+	log_time(&line, "ledger", steady_ms);
+	log_end(&line);
+}
+
+static bool is_jump(int64_t ms)
+{
+	return ms > STEADY_START_JUMP_MS || ms < -STEADY_START_JUMP_MS;
+}
+
 static void start_clock(struct quota *quota, const struct ledger_news *news)
 {
 	int64_t wall_ms = clock_wall_ms(), ahead;
-	struct log_line line;
 
 	ahead = steady_start(&quota->steady, news->has_mark ? &news->mark : NULL, wall_ms,
 			     clock_boot_ms(), quota->boot_id);
-	if (ahead <= STEADY_START_JUMP_MS && ahead >= -STEADY_START_JUMP_MS)
+	quota->ahead_ms = wall_ms - quota->steady.at_ms;
+	if (is_jump(ahead))
+		tell_clock(EV_CLOCK,
+			   "the wall clock says that another time has passed since the last run "
+			   "than "
+			   "can be; limits go on by what has certainly passed",
+			   wall_ms, quota->steady.at_ms);
+}
+
+/* A step of the wall clock changes nothing, but somebody may wonder about times in the log. */
+static void watch_clock(struct quota *quota)
+{
+	int64_t wall_ms, now_ms, step_ms;
+
+	(void)pthread_mutex_lock(&quota->lock);
+	now_ms = quota_now(quota, &wall_ms);
+	(void)pthread_mutex_unlock(&quota->lock);
+	step_ms = wall_ms - now_ms - quota->ahead_ms;
+	if (step_ms < CLOCK_STEP_MS && step_ms > -CLOCK_STEP_MS)
 		return;
-	log_begin(&line, EV_CLOCK, NULL);
-	log_str(&line, "text",
-		"the wall clock is not where the ledger's clock is; limits go on by the latter, "
-		"which follows slowly");
-	log_int(&line, "ahead_s", ahead / 1000);
-	log_time(&line, "wall", wall_ms);
-	log_time(&line, "ledger", quota->steady.at_ms);
-	log_end(&line);
+	quota->ahead_ms = wall_ms - now_ms;
+	tell_clock(is_jump(step_ms) ? EV_CLOCK : EV_NOTE,
+		   "the wall clock was set; limits go on as if it had not been", wall_ms, now_ms);
 }
 
 static int fold(struct quota *quota, uint64_t number, struct err *err)
@@ -151,6 +181,18 @@ static int fold_done(struct quota *quota, struct err *err)
 	return fold(quota, quota->writing - 1, err);
 }
 
+static int store_mark(struct quota *quota, struct err *err)
+{
+	struct steady_mark mark;
+
+	(void)pthread_mutex_lock(&quota->lock);
+	mark.at_ms = quota_now(quota, &mark.wall_ms);
+	mark.boot_ms = clock_boot_ms();
+	(void)pthread_mutex_unlock(&quota->lock);
+	memcpy(mark.boot_id, quota->boot_id, sizeof(mark.boot_id));
+	return ledger_mark(quota->ledger, &mark, err);
+}
+
 int quota_disk_open(struct quota *quota, struct err *err)
 {
 	struct ledger_news news;
@@ -165,8 +207,11 @@ int quota_disk_open(struct quota *quota, struct err *err)
 	quota->journal = journal_new(quota->path);
 	if (fold_left(quota, err) < 0 || ledger_load(quota->ledger, load_one, quota, err) < 0)
 		return -1;
-	/* With a full disk this fails, and goes on failing until there is room. */
+	/* With a full disk these fail, and go on failing until there is room. */
 	report(quota, &quota->journal_fails, turn_over(quota, &why), &why);
+	/* Before anything is counted: after a crash nobody else knows where this clock began. */
+	if (store_mark(quota, &why) == 0)
+		quota->marked_boot_ms = quota->boot_ms;
 	return 0;
 }
 
@@ -316,24 +361,13 @@ static int reopen(struct quota *quota, struct err *err)
 	return 0;
 }
 
-static int store_mark(struct quota *quota, struct err *err)
-{
-	struct steady_mark mark;
-
-	(void)pthread_mutex_lock(&quota->lock);
-	mark.at_ms = quota_now(quota, NULL);
-	mark.boot_ms = clock_boot_ms();
-	(void)pthread_mutex_unlock(&quota->lock);
-	memcpy(mark.boot_id, quota->boot_id, sizeof(mark.boot_id));
-	return ledger_mark(quota->ledger, &mark, err);
-}
-
 /* One piece of work. Returns 1 when there is more, 0, or -1. */
 static int tick_step(struct quota *quota, int64_t boot_ms, struct err *err)
 {
 	int64_t now_ms;
 	int rc;
 
+	watch_clock(quota);
 	if (reopen(quota, err) < 0)
 		return -1;
 	rc = catch_up(quota, err);
@@ -391,11 +425,16 @@ static int write_rest(struct quota *quota, struct err *err)
 void quota_shut(struct quota *quota)
 {
 	struct err err = ERR_INIT;
+	int rc = -1;
 
 	(void)pthread_mutex_lock(&quota->journal_lock);
-	if (quota->ledger != NULL)
-		report(quota, &quota->ledger_fails, write_rest(quota, &err), &err);
+	if (quota->ledger != NULL) {
+		rc = write_rest(quota, &err);
+		report(quota, &quota->ledger_fails, rc, &err);
+	}
 	ledger_close(&quota->ledger);
+	if (rc == 0)
+		journal_remove(quota->journal);
 	journal_free(&quota->journal);
 	(void)pthread_mutex_unlock(&quota->journal_lock);
 }

@@ -144,7 +144,7 @@ static void test_window_changes(void **state)
 
 static void test_mark(void **state)
 {
-	struct steady_mark mark = {T0, 12345, "11111111-2222-3333-4444-555555555555"};
+	struct steady_mark mark = {T0, 12345, T0 + 7, "11111111-2222-3333-4444-555555555555"};
 	const char *path = temp_path("ledger.db");
 	struct ledger_news news;
 	struct ledger *ledger = open_well(path, &news);
@@ -159,6 +159,7 @@ static void test_mark(void **state)
 	assert_true(news.has_mark);
 	assert_int_equal(news.mark.at_ms, T0 + 1);
 	assert_int_equal(news.mark.boot_ms, 12345);
+	assert_int_equal(news.mark.wall_ms, T0 + 7);
 	assert_string_equal(news.mark.boot_id, mark.boot_id);
 	ledger_close(&ledger);
 }

@@ -278,9 +278,9 @@ static void test_clock_steps(void **state)
 	quota = kit_open(&limit, 1); /* nor does a restart give credit */
 	assert_false(kit_send(quota, 1));
 	kit_wall_ms -= 60 * HOUR;
-	kit_pass(12 * HOUR);
+	kit_pass(24 * HOUR - 1);
 	assert_false(kit_send(quota, 1));
-	kit_pass(13 * HOUR); /* a day has passed, whatever the date: slewed by 1 % at most */
+	kit_pass(1); /* a day has passed, whatever the date */
 	assert_true(kit_send(quota, 10));
 	assert_false(kit_send(quota, 1));
 	quota_close(&quota);
