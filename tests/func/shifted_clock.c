@@ -1,7 +1,8 @@
 /*
  * Preloaded into a daemon: its clocks are ahead by as many seconds as the file
  * that CLOCK_SHIFT names holds, as if the machine had slept so long. The
- * monotonic clock, which stands still meanwhile, is left alone.
+ * monotonic clock, which stands still meanwhile, is left alone. With
+ * CLOCK_SHIFT_WALL set only the wall clock is, as if somebody had set it.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -14,6 +15,7 @@
 
 static const int64_t none;
 static volatile const int64_t *shift_s = &none;
+static int wall_only;
 
 __attribute__((constructor)) static void open_shift(void)
 {
@@ -25,6 +27,7 @@ __attribute__((constructor)) static void open_shift(void)
 	if (map == MAP_FAILED)
 		abort();
 	shift_s = map;
+	wall_only = getenv("CLOCK_SHIFT_WALL") != NULL;
 	(void)close(fd);
 }
 
@@ -32,7 +35,7 @@ int clock_gettime(clockid_t clock, struct timespec *now)
 {
 	int result = (int)syscall(SYS_clock_gettime, clock, now);
 
-	if (result == 0 && (clock == CLOCK_REALTIME || clock == CLOCK_BOOTTIME))
+	if (result == 0 && (clock == CLOCK_REALTIME || (clock == CLOCK_BOOTTIME && !wall_only)))
 		now->tv_sec += *shift_s;
 	return result;
 }

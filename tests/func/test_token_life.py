@@ -1,0 +1,233 @@
+"""The life of a token: long ones, far ones, clocks that step, proxies, both Internet protocols."""
+
+import contextlib
+import select
+import socket
+import threading
+import time
+
+import pytest
+
+import flow
+import lab as laboratory
+import procs
+import relay365_conf
+import shifted_clock
+import test_grants
+import token_client
+
+pytestmark = pytest.mark.needs_build
+
+
+def ask(lab, verb="lease"):
+    return token_client.ask(lab.folder + "/run/token", verb=verb)
+
+
+def requests(lab):
+    return lab.sim.state()["entra"]["requests"]
+
+
+def token_status(lab):
+    return flow.status(lab)["tokend"]["tokens"][0]
+
+
+def wait_state(lab, state, timeout=30):
+    procs.wait_for(lambda: token_status(lab)["state"] == state, timeout,
+                   lambda: "state %s: %s" % (state, token_status(lab)))
+
+
+# -- size ------------------------------------------------------------------------
+
+@pytest.mark.parametrize("length", [200, 12000, 15900])
+def test_long_tokens(lab, length):
+    lab.configure()
+    lab.sim.tenant(laboratory.TENANT, token_length=length)
+    lab.tokend.start()
+    token = ask(lab)["token"]
+    assert abs(len(token) - length) < 60 or length == 200
+    # the vault takes it too
+    lab.tokend.stop()
+    lab.sim.listen("entra", open=False)
+    lab.tokend.start()
+    assert ask(lab)["token"] == token
+
+
+def test_token_beyond_all_measure(lab):
+    lab.configure()
+    lab.sim.tenant(laboratory.TENANT, token_length=30000)
+    lab.tokend.start()
+    assert "no usable access_token" in ask(lab)["reason"]
+
+
+# -- refusals ----------------------------------------------------------------------
+
+def test_one_fresh_token_for_many_refusals(lab):
+    """Exchange refuses again and again; Entra is asked once more, and then left alone."""
+    lab.configure(mailboxes={"relay": {"messages_per_minute": 6000}})
+    lab.sim.client(laboratory.TENANT, laboratory.CLIENT_ID, registered=False)
+    postfix = flow.wire(lab, milter=False)
+    for n in range(6):
+        assert postfix.send(flow.SENDER, ["r%d@example.net" % n]).ok
+    procs.wait_for(lambda: len([d for d in postfix.deliveries() if d.status == "deferred"]) >= 6,
+                   60, "six refusals")
+    for _ in range(2):
+        seen = len(postfix.deliveries())
+        postfix.flush()
+        procs.wait_for(lambda: len(postfix.deliveries()) > seen, 60, "another refusal")
+    assert len(requests(lab)) == 2
+
+
+# -- clocks ------------------------------------------------------------------------
+
+@pytest.mark.parametrize("hours", [1, -1, 24 * 365 * 20])
+def test_wall_clock_steps(lab, hours):
+    """A valid token stays valid: its life is counted by the boot clock. 2046 is no problem."""
+    lab.configure()
+    clock = shifted_clock.ShiftedClock(lab)
+    lab.tokend.start(env=clock.environment(CLOCK_SHIFT_WALL="1"))
+    before = ask(lab)["token"]
+    clock.step(hours * 3600)
+    status = token_status(lab)
+    assert status["state"] == "valid" and 3000 < status["expires_in_s"] <= 3600
+    assert ask(lab)["token"] == before and len(requests(lab)) == 1
+
+
+def test_start_in_2046(lab):
+    """Beyond 2^31 seconds: certificate, assertion, vault and answers."""
+    made = lab.sim.ask("credentials", name="client", tenant=laboratory.TENANT, days=20000)
+    test_grants.tenant_with(lab, certificate=made["certificate"],
+                            private_key=made["private_key"])
+    clock = shifted_clock.ShiftedClock(lab)
+    clock.step(20 * 365 * 86400)
+    lab.sim.set(clock_offset=clock.shift)
+    lab.tokend.start(env=clock.environment(CLOCK_SHIFT_WALL="1"))
+    answer = ask(lab)
+    assert int(answer["expires_at"]) > 2 ** 31
+    assert requests(lab)[0]["assertion"]["lifetime"] == 600
+    lab.tokend.stop()
+    lab.sim.listen("entra", open=False)
+    lab.tokend.start(env=clock.environment(CLOCK_SHIFT_WALL="1"))
+    assert ask(lab)["token"] == answer["token"]
+
+
+# -- networks ----------------------------------------------------------------------
+
+class Relay:
+    """Listens at `address` and joins each connection to (host, port); a CONNECT proxy if asked."""
+
+    def __init__(self, address, target, connect=False, family=socket.AF_INET):
+        self.target, self.connect, self.asked = target, connect, []
+        self.socket = socket.socket(family)
+        self.socket.bind((address, 0))
+        self.socket.listen(16)
+        self.port = self.socket.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self):
+        with contextlib.suppress(OSError):
+            while True:
+                conn, _peer = self.socket.accept()
+                threading.Thread(target=self._join, args=(conn,), daemon=True).start()
+
+    def _join(self, conn):
+        with contextlib.suppress(OSError), conn:
+            if self.connect:
+                head = b""
+                while not head.endswith(b"\r\n\r\n"):
+                    head += conn.recv(1)
+                self.asked.append(head.split(b"\r\n")[0].decode())
+                conn.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            else:
+                self.asked.append("connection")
+            with socket.create_connection(self.target) as other:
+                pair = {conn: other, other: conn}
+                while True:
+                    for sock in select.select(list(pair), [], [])[0]:
+                        data = sock.recv(65536)
+                        if not data:
+                            return
+                        pair[sock].sendall(data)
+
+    def close(self):
+        self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
+
+
+def entra(lab):
+    return lab.sim.entra_address, lab.sim.entra_port
+
+
+def test_proxy(lab):
+    proxy = Relay("127.0.0.1", entra(lab), connect=True)
+    test_grants.tenant_with(lab, secret_file=lab.secret_file,
+                            proxy="http://127.0.0.1:%d" % proxy.port)
+    # the environment's proxies are none of tokend's
+    lab.tokend.start(env={"https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"})
+    assert ask(lab)["status"] == "ok"
+    assert proxy.asked == ["CONNECT %s:%d HTTP/1.1" % entra(lab)]
+    proxy.close()
+
+
+def test_proxy_that_is_down(lab):
+    test_grants.tenant_with(lab, secret_file=lab.secret_file, proxy="http://127.0.0.1:9")
+    lab.tokend.start()
+    assert "can't be reached" in ask(lab)["reason"] and requests(lab) == []
+
+
+def test_managed_identity_never_uses_the_proxy(lab):
+    test_grants.managed(lab, proxy="http://127.0.0.1:9")
+    lab.tokend.start()
+    assert ask(lab)["status"] == "ok"
+
+
+@pytest.mark.parametrize("family, address", [(socket.AF_INET, "127.0.0.1"),
+                                             (socket.AF_INET6, "::1")])
+def test_either_protocol_alone_will_do(lab, family, address):
+    """"localhost" has both addresses; somebody listens at one of them only."""
+    try:
+        relay = Relay(address, entra(lab), family=family)
+    except OSError:
+        pytest.skip("this machine has no " + address)
+    test_grants.tenant_with(lab, secret_file=lab.secret_file,
+                            token_endpoint="https://localhost:%d/%s/oauth2/v2.0/token" % (
+                                relay.port, laboratory.TENANT))
+    lab.tokend.start()
+    assert ask(lab)["status"] == "ok" and relay.asked == ["connection"]
+    relay.close()
+
+
+# -- one tenant and another ----------------------------------------------------------
+
+def test_forty_slow_mailboxes_hold_up_nobody(lab):
+    """Users' mailboxes of a tenant whose endpoint hangs, more than the gate lets through."""
+    lab.sim.client(laboratory.TENANT, laboratory.CLIENT_ID, delegated=["SMTP.Send"])
+    lab.sim.tenant("fast.example", clients={laboratory.CLIENT_ID: {"secrets": [lab.secret]}})
+    lab.sim.mailbox("relay@fast.example", tenant="fast.example")
+    silent = socket.socket()
+    silent.bind(("127.0.0.1", 0))
+    silent.listen(64)
+    hanging = "https://127.0.0.1:%d/%s/oauth2/v2.0/" % (silent.getsockname()[1],
+                                                        laboratory.TENANT)
+    names = ["m%d" % n for n in range(40)]
+    lab.configure(
+        tenants={
+            "slow": relay365_conf.tenant_of(
+                lab.sim, laboratory.TENANT, laboratory.CLIENT_ID, delegated=True,
+                scope=test_grants.SIGN_IN_SCOPE, token_endpoint=hanging + "token",
+                device_endpoint=hanging + "devicecode"),
+            "fast": relay365_conf.tenant_of(lab.sim, "fast.example", laboratory.CLIENT_ID,
+                                            lab.secret_file)},
+        mailboxes={**{n: {"address": n + "@contoso.com", "tenant": "slow"} for n in names},
+                   "z": {"address": "relay@fast.example", "tenant": "fast"}})
+    for name in names:
+        procs.write(lab.folder + "/state/tokens/mailbox-" + name,
+                    "relay365=1\nowner=%s %stoken %s %s@contoso.com\nrefreshed=%d\nrefresh=x\n\n"
+                    % (laboratory.CLIENT_ID, hanging, test_grants.SIGN_IN_SCOPE, name,
+                       time.time()), 0o600)
+    begin = time.monotonic()
+    lab.tokend.start()
+    path = lab.folder + "/run/token"
+    assert token_client.ask(path, "relay@fast.example")["status"] == "ok"
+    assert time.monotonic() - begin < 8, "one endpoint's time-out is 20 s"
+    silent.close()
+
