@@ -10,6 +10,7 @@ static const struct part {
 } parts[] = {
 	{"tenant", setup_tenant, true},
 	{"postfix", setup_postfix, false},
+	{"sendmail", setup_sendmail, false},
 };
 
 int ctl_setup(const struct ctl *ctl)
@@ -24,7 +25,7 @@ int ctl_setup(const struct ctl *ctl)
 					      : ctl_with_conf(&rest, parts[i].run);
 		}
 	(void)fputs("usage: relay365 [-c FILE] setup tenant [--id TENANT --mailboxes A,B ...]\n"
-		    "       relay365 [-c FILE] setup postfix [--apply|--undo|--print] "
+		    "       relay365 [-c FILE] setup postfix|sendmail [--apply|--undo|--print] "
 		    "[--config-dir DIR]\n",
 		    stderr);
 	return CTL_USAGE;

@@ -15,6 +15,8 @@ int setup_postfix(const struct ctl *ctl);
 /* setup_tenant.c: ctl->conf is NULL. */
 int setup_tenant(const struct ctl *ctl);
 
+int setup_sendmail(const struct ctl *ctl);
+
 /* ---- setup_facts.c: a Postfix's configuration, seen in a copy that may be changed ---- */
 
 /* The postconf texts of a configuration, and what the tool complained of. */

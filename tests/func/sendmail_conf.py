@@ -81,10 +81,11 @@ def make_tree(package, to):
                os.path.join(to, "feature", "relay365.m4"))
 
 
-def compile_mc(tree, text):
-    """sendmail.cf of a .mc text."""
+def compile_mc(tree, text, with_cf=True):
+    """sendmail.cf of a .mc text. with_cf: it does not include m4/cf.m4 itself."""
+    before = ["-D_CF_DIR_=%s/" % tree, os.path.join(tree, "m4", "cf.m4")] if with_cf else []
     done = subprocess.run(
-        ["m4", "-D_CF_DIR_=%s/" % tree, os.path.join(tree, "m4", "cf.m4"), "-"],
-        input=text, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+        ["m4", *before, "-"], input=text, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, check=False)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     return done.stdout
