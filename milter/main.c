@@ -112,6 +112,11 @@ static void *run_milter(void *arg)
 	return NULL;
 }
 
+static void *do_nothing(void *arg)
+{
+	return arg;
+}
+
 /*
  * libmilter starts and ends a worker for nearly every message. The C library
  * keeps the stacks of ended threads for the next ones only up to a total that
@@ -120,11 +125,20 @@ static void *run_milter(void *arg)
 static void small_stacks(void)
 {
 	pthread_attr_t attr;
+	pthread_t thread;
+	size_t usual;
 
-	if (pthread_attr_init(&attr) != 0)
+	if (pthread_getattr_default_np(&attr) != 0)
 		return;
-	if (pthread_attr_setstacksize(&attr, STACK_BYTES) == 0)
-		(void)pthread_setattr_default_np(&attr);
+	if (pthread_attr_getstacksize(&attr, &usual) == 0 &&
+	    pthread_attr_setstacksize(&attr, STACK_BYTES) == 0 &&
+	    pthread_setattr_default_np(&attr) == 0) {
+		/* A sanitizer keeps much on each stack, and no thread starts on a small one. */
+		if (pthread_create(&thread, NULL, do_nothing, NULL) == 0)
+			(void)pthread_join(thread, NULL);
+		else if (pthread_attr_setstacksize(&attr, usual) == 0)
+			(void)pthread_setattr_default_np(&attr);
+	}
 	(void)pthread_attr_destroy(&attr);
 }
 
