@@ -32,6 +32,7 @@ struct ctl {
 
 int ctl_alarm(const struct ctl *ctl);
 int ctl_authorize(const struct ctl *ctl);
+int ctl_backup(const struct ctl *ctl);
 int ctl_check(const struct ctl *ctl);
 int ctl_doctor(const struct ctl *ctl);
 int ctl_explain(const struct ctl *ctl);

@@ -15,6 +15,8 @@ static const struct command {
 	bool alone; /* needs no configuration: ctl->conf is NULL */
 } commands[] = {
 	{"alarm", "", "tell of an incident, which the daemons hand over", ctl_alarm, false},
+	{"backup", "FILE", "copy the ledger of accepted mail, while the milter runs", ctl_backup,
+	 false},
 	{"authorize", "MAILBOX", "sign in for a mailbox of a delegated tenant: [--browser]",
 	 ctl_authorize, false},
 	{"check", "", "read the configuration and say what is wrong with it", ctl_check, false},

@@ -363,14 +363,26 @@ static int verb_unlock(void *context, const struct kv_message *request, cJSON **
 	return result;
 }
 
+static int verb_backup(void *context, const struct kv_message *request, cJSON **json_r,
+		       struct err *err)
+{
+	struct milter_control *control = context;
+	char *path = quota_backup(control->quota, err);
+
+	(void)request;
+	if (path == NULL)
+		return -1;
+	*json_r = cJSON_CreateObject();
+	(void)cJSON_AddStringToObject(*json_r, "file", path);
+	free(path);
+	return 0;
+}
+
 static const struct control_verb verbs[] = {
-	{"status", verb_status},
-	{"limits", verb_limits},
-	{"reload", verb_reload},
-	{"lock", verb_lock},
-	{"unlock", verb_unlock},
-	{"reset", verb_reset},
-	{NULL, NULL},
+	{"status", verb_status}, {"limits", verb_limits},
+	{"reload", verb_reload}, {"lock", verb_lock},
+	{"unlock", verb_unlock}, {"reset", verb_reset},
+	{"backup", verb_backup}, {NULL, NULL},
 };
 
 struct milter_control *milter_control_serve(struct loop *loop, struct live *live,

@@ -537,6 +537,36 @@ int ledger_checkpoint(struct ledger *ledger, struct err *err)
 		       sqlite3_errmsg(db));
 }
 
+/* All in one read transaction, which no writer waits for. */
+static int copy_database(sqlite3 *from, sqlite3 *to)
+{
+	sqlite3_backup *backup = sqlite3_backup_init(to, "main", from, "main");
+
+	if (backup == NULL)
+		return sqlite3_errcode(to);
+	(void)sqlite3_backup_step(backup, -1);
+	return sqlite3_backup_finish(backup);
+}
+
+int ledger_backup(const char *path, const char *to, struct err *err)
+{
+	sqlite3 *source = NULL, *copy = NULL;
+	int rc = -1;
+
+	remove_parts(to);
+	if (connect_to(path, &source, err) == 0 && connect_to(to, &copy, err) == 0) {
+		rc = copy_database(source, copy) == SQLITE_OK ? 0 : -1;
+		if (rc < 0)
+			(void)err_set(err, ERR_TEMP, "cannot copy the ledger to %s: %s", to,
+				      sqlite3_errmsg(copy));
+	}
+	(void)sqlite3_close(copy);
+	(void)sqlite3_close(source);
+	if (rc < 0)
+		remove_parts(to);
+	return rc;
+}
+
 bool ledger_is_lost(struct ledger *ledger)
 {
 	struct stat st;

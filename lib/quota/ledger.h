@@ -79,6 +79,12 @@ int ledger_maintain(struct ledger *ledger, int64_t now_ms, struct err *err);
 /* Moves the WAL into the file, bounding what power loss can take. From its own thread. */
 int ledger_checkpoint(struct ledger *ledger, struct err *err);
 
+/*
+ * Writes a copy of the ledger at path, as it was last committed, to a new file,
+ * while it is in use. From any thread of the process that has it open.
+ */
+int ledger_backup(const char *path, const char *to, struct err *err);
+
 /* Whether a call has found the file damaged or replaced: close and open again. */
 bool ledger_is_lost(struct ledger *ledger);
 

@@ -139,6 +139,13 @@ size_t quota_incidents(struct quota *quota, bool news_only, struct quota_inciden
 /* After a start: begins the incidents of what was counted before. */
 void quota_watch_all(struct quota *quota);
 
+/*
+ * Copies the ledger, as quota_tick() has last left it (a second ago), to its path with
+ * ".backup" behind, in place of an older copy. Any thread that may wait for the disk.
+ * Returns the path, the caller's to free, or NULL.
+ */
+char *quota_backup(const struct quota *quota, struct err *err);
+
 /* Whether what was accepted can't be written down at present. */
 bool quota_is_failing(struct quota *quota);
 

@@ -5,6 +5,8 @@
 #include "quota/fold.h"
 #include "quota/quota_private.h"
 
+#include <errno.h>
+
 enum {
 	CLOCK_STEP_MS = 10 * 1000,
 	MARK_MS = 60 * 1000,
@@ -389,6 +391,21 @@ static int tick_step(struct quota *quota, int64_t boot_ms, struct err *err)
 	quota->maintaining = rc == 1;
 	quota->maintained_boot_ms = boot_ms;
 	return rc;
+}
+
+char *quota_backup(const struct quota *quota, struct err *err)
+{
+	char *fresh = xasprintf("%s.backup.new", quota->path);
+	char *path = xasprintf("%s.backup", quota->path);
+	int rc = ledger_backup(quota->path, fresh, err);
+
+	if (rc == 0 && rename(fresh, path) < 0)
+		rc = err_set(err, ERR_TEMP, "cannot rename %s: %s", fresh, err_no(errno));
+	free(fresh);
+	if (rc == 0)
+		return path;
+	free(path);
+	return NULL;
 }
 
 bool quota_is_failing(struct quota *quota)

@@ -1,0 +1,90 @@
+"""relay365 backup: a copy of the ledger that can take its place."""
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import threading
+
+import pytest
+
+import flow
+import milter_client
+
+pytestmark = pytest.mark.needs_build
+
+
+def send(lab, n):
+    """One message of n recipients, by the milter protocol."""
+    with milter_client.Client(lab.queue_dir + "/relay365m/milter") as client:
+        client.mail(flow.SENDER)
+        for i in range(n):
+            assert client.rcpt("r%d@example.net" % i)
+        assert client.end("4Q1")
+
+
+def used(lab):
+    return flow.status(lab)["milter"]["mailboxes"][0]["used"]
+
+
+def counted(path):
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        return db.execute("SELECT coalesce(sum(n), 0) FROM counter JOIN bucket ON counter = id "
+                          "WHERE name LIKE 'recipients_per_day/%'").fetchone()[0]
+
+
+def test_backup_and_restore(lab):
+    lab.configure()
+    lab.milter.start()
+    copy = lab.folder + "/copy.db"
+    send(lab, 5)
+    lab.milter.restart()        # it is in the ledger, not only in the journal
+    send(lab, 3)
+    assert "is copied to " + copy in lab.relay365("backup", copy).stdout
+    assert counted(copy) in (5, 8), "as it was a second ago"
+    assert os.stat(copy).st_mode & 0o777 == 0o600
+    lab.milter.restart()
+    lab.relay365("backup", copy)
+    assert counted(copy) == 8
+    send(lab, 10)
+    assert used(lab) == 18
+    lab.milter.stop()
+    shutil.copy(copy, lab.folder + "/mstate/ledger.db")
+    lab.milter.start()
+    assert used(lab) == 8
+
+
+def test_backup_under_load(lab):
+    lab.configure()
+    lab.milter.start()
+    copy = lab.folder + "/copy.db"
+    sent, stop = [], threading.Event()
+
+    def clients():
+        while not stop.is_set():
+            send(lab, 2)
+            sent.append(2)
+
+    thread = threading.Thread(target=clients)
+    thread.start()
+    try:
+        last = 0
+        for _ in range(20):
+            lab.relay365("backup", copy)
+            now = counted(copy)
+            assert last <= now <= sum(sent) + 2
+            last = now
+    finally:
+        stop.set()
+        thread.join()
+    assert used(lab) == sum(sent)
+
+
+def test_backup_that_cannot_be(lab):
+    lab.configure()
+    result = lab.relay365("backup", lab.folder + "/copy.db", status=75)
+    assert "relay365-milter" in result.stderr or "cannot" in result.stderr
+    lab.milter.start()
+    result = lab.relay365("backup", lab.folder + "/nowhere/copy.db", status=1)
+    assert "cannot write %s/nowhere/copy.db" % lab.folder in result.stderr
