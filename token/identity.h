@@ -98,6 +98,9 @@ void identity_signed_in(struct identity *identity, struct answer *answer, int64_
 /* The sentence that says why there is no token; "" when all is well. */
 const char *identity_problem(const struct identity *identity);
 
+/* Whether a new token is not served yet, since its refresh token must be on disk first. */
+bool identity_is_storing(const struct identity *identity);
+
 /* For status; see relay365-control(7). No secret in it. */
 cJSON *identity_status(const struct identity *identity);
 

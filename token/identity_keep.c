@@ -127,6 +127,11 @@ void identity_keep(struct identity *identity, struct secret *token, int64_t life
 	loop_timer_in(identity->parts.loop, &identity->store_timer, STORE_WAIT_MS);
 }
 
+bool identity_is_storing(const struct identity *identity)
+{
+	return identity->storing;
+}
+
 void identity_stop_keep(struct identity *identity)
 {
 	vault_forget(identity->parts.vault, identity);

@@ -325,15 +325,17 @@ static void add(cJSON *json, const char *name, const char *text)
 		(void)cJSON_AddStringToObject(json, name, text);
 }
 
-cJSON *sign_in_status(const struct sign_in *sign_in)
+cJSON *sign_in_status(const struct sign_in *sign_in, bool storing)
 {
 	static const char *const names[] = {
 		[STATE_NONE] = "none",	     [STATE_STARTING] = "starting",
 		[STATE_WAITING] = "waiting", [STATE_REDEEMING] = "starting",
 		[STATE_DONE] = "done",	     [STATE_FAILED] = "failed"};
+	bool early = sign_in->state == STATE_DONE && storing;
 	cJSON *json = cJSON_CreateObject();
 
-	(void)cJSON_AddStringToObject(json, "state", names[sign_in->state]);
+	(void)cJSON_AddStringToObject(json, "state",
+				      names[early ? STATE_REDEEMING : sign_in->state]);
 	if (sign_in->state == STATE_WAITING) {
 		add(json, "user_code", sign_in->user_code);
 		add(json, "verification_uri", sign_in->uri);

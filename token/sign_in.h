@@ -33,8 +33,9 @@ void sign_in_stop(struct sign_in *sign_in);
 /*
  * {"state": "none" | "starting" | "waiting" | "done" | "failed", ...}: with
  * "waiting" what the user must do ("user_code", "verification_uri",
- * "message", or "authorize_url"), with "failed" the "reason".
+ * "message", or "authorize_url"), with "failed" the "reason". storing: the
+ * identity's new token is still on its way to the disk, so nothing is done yet.
  */
-cJSON *sign_in_status(const struct sign_in *sign_in);
+cJSON *sign_in_status(const struct sign_in *sign_in, bool storing);
 
 #endif

@@ -61,7 +61,7 @@ int tokend_verb_authorize(void *context, const struct kv_message *request, cJSON
 			 ? sign_in_browser(sign_in, identity, mailbox, err)
 			 : sign_in_device(sign_in, identity, mailbox, err);
 	if (result == 0)
-		*json_r = sign_in_status(sign_in);
+		*json_r = sign_in_status(sign_in, false);
 	return result;
 }
 
@@ -80,7 +80,7 @@ int tokend_verb_authorize_answer(void *context, const struct kv_message *request
 	result = sign_in_answer(sign_in_of(tokend, mailbox), address, err);
 	explicit_bzero(address, sizeof(address));
 	if (result == 0)
-		*json_r = sign_in_status(sign_in_of(tokend, mailbox));
+		*json_r = sign_in_status(sign_in_of(tokend, mailbox), false);
 	return result;
 }
 
@@ -89,12 +89,13 @@ int tokend_verb_authorize_status(void *context, const struct kv_message *request
 {
 	struct tokend *tokend = context;
 	const struct conf_mailbox *mailbox = named_mailbox(tokend, request, err);
+	const struct identity *identity;
 
 	if (mailbox == NULL)
 		return -1;
-	*json_r = sign_in_status(sign_in_of(tokend, mailbox));
-	(void)cJSON_AddItemToObject(*json_r, "token",
-				    identity_status(tokend_identity_of(tokend, mailbox)));
+	identity = tokend_identity_of(tokend, mailbox);
+	*json_r = sign_in_status(sign_in_of(tokend, mailbox), identity_is_storing(identity));
+	(void)cJSON_AddItemToObject(*json_r, "token", identity_status(identity));
 	return 0;
 }
 

@@ -178,9 +178,9 @@ def break_certificates(lab):
 
 # tenant -> what must be said: the number, what it means, what to do
 CREDENTIALS = {
-    "wrongsecret": "AADSTS7000215: the client secret is wrong; put the secret's Value",
+    "wrongsecret": "AADSTS7000215: the client secret is wrong; copy the Value, not the Secret ID",
     "oldsecret": "AADSTS7000222: the client secret has expired; make a new secret",
-    "unknowncert": "AADSTS700027: .*; upload this very certificate",
+    "unknowncert": "AADSTS700027: .*; upload the file that certificate names",
     "oldcert": "the certificate in .*oldcert.crt has expired; make a new one",
     "nosecret": "nosecret.secret is empty; put the client secret's value into it",
 }
@@ -234,7 +234,7 @@ def test_mended_at_entra(lab):
     letters_module.fast(lab)
     lab.sim.client(laboratory.TENANT, laboratory.CLIENT_ID, disabled=True, secrets=[lab.secret])
     letters = letters_module.started(lab)
-    letters.wait_deferred(letters.send(), "AADSTS7000112: .*; enable it in Entra")
+    letters.wait_deferred(letters.send(), "AADSTS7000112: the application is disabled; set Enabled for users to sign-in")
     lab.sim.client(laboratory.TENANT, laboratory.CLIENT_ID, disabled=False)
     lab.relay365("reload", status=None)
     letters.check_arrived()

@@ -235,6 +235,8 @@ def test_judged(lab):
         set_at_sim(lab, name, mend)
     # closes the circuit of the mailbox with the quota reply at once, not in 15 minutes
     lab.relay365("reload", status=None)
+    for name in ("blocked", "tenantblocked"):       # nothing is tried until somebody says so
+        lab.relay365("unlock", name, status=None)
     letters.check_arrived()
 
 

@@ -155,7 +155,7 @@ class Entra:
             raise Refused(900144, "client_assertion_type")
         config = self.state.settings["entra"]
         names = {request["tenant"], tenant["tid"], *tenant["domains"]}
-        if assertion.issuer(form["client_assertion"]) != ident:
+        if client["federated"] and assertion.issuer(form["client_assertion"]) != ident:
             request["credential"] = "federated"
             request["assertion"] = assertion.check_federated(
                 form["client_assertion"], client, self.state.now(), config["clock_skew"])
