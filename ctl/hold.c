@@ -12,6 +12,7 @@
 #include "base/xalloc.h"
 #include "ctl/instance.h"
 #include "ctl/maillog.h"
+#include "ctl/mailq.h"
 #include "quota/locks.h"
 
 #include <strings.h>
@@ -153,6 +154,52 @@ static void each_message(void *arg, const cJSON *message)
 	work->count++;
 }
 
+/* ---- Sendmail ---- */
+
+/* By its sender, or by the reason that the milter gave: "source erp: 500 of 500 ...". */
+static bool is_wanted_item(const struct work *work, const struct mailq_item *item)
+{
+	static const char source[] = "source ";
+	const char *wanted = work->lock_key + strlen(LOCK_SOURCE), *name = item->reason;
+
+	if (strncmp(work->lock_key, LOCK_SOURCE, strlen(LOCK_SOURCE)) != 0)
+		return is_wanted(work, item->id, item->sender);
+	if (strncmp(name, source, sizeof(source) - 1) != 0)
+		return false;
+	name += sizeof(source) - 1;
+	return strncasecmp(name, wanted, strlen(wanted)) == 0 && name[strlen(wanted)] == ':';
+}
+
+static void each_item(void *arg, const struct mailq_item *item)
+{
+	struct work *work = arg;
+	cJSON *json;
+
+	if (work->key != NULL && !is_wanted_item(work, item))
+		return;
+	json = cJSON_CreateObject();
+	(void)cJSON_AddStringToObject(json, "queue_id", item->id);
+	(void)cJSON_AddStringToObject(json, "sender", item->sender);
+	(void)cJSON_AddNumberToObject(json, "recipients", item->recipients);
+	(void)cJSON_AddStringToObject(json, "why", item->reason);
+	(void)cJSON_AddItemToArray(work->messages, json);
+	work->count++;
+}
+
+static int do_sendmail(struct work *work, const char *command, struct err *err)
+{
+	const cJSON *item;
+
+	if (mailq_list(command, true, each_item, work, err) < 0)
+		return CTL_PROBLEM;
+	if (work->key == NULL)
+		return CTL_OK;
+	cJSON_ArrayForEach (item, work->messages)
+		if (mailq_release(command, ctl_text(item, "queue_id"), err) < 0)
+			return CTL_PROBLEM;
+	return CTL_OK;
+}
+
 /* ---- postsuper ---- */
 
 /* Some at a time: they go through a pipe that must hold them. */
@@ -229,11 +276,12 @@ static void print_text(const struct work *work)
 	const cJSON *item;
 
 	cJSON_ArrayForEach (item, work->messages) {
-		(void)printf("%s  <%s> to %lld recipient%s, since %s\n",
-			     ctl_text(item, "queue_id"), ctl_text(item, "sender"),
-			     ctl_number(item, "recipients"),
+		const char *since = ctl_text(item, "arrived");
+
+		(void)printf("%s  <%s> to %lld recipient%s%s%s\n", ctl_text(item, "queue_id"),
+			     ctl_text(item, "sender"), ctl_number(item, "recipients"),
 			     ctl_number(item, "recipients") == 1 ? "" : "s",
-			     ctl_text(item, "arrived"));
+			     since[0] == '\0' ? "" : ", since ", since);
 		if (ctl_text(item, "why")[0] != '\0')
 			(void)printf("    %s\n", ctl_text(item, "why"));
 		else if (work->key == NULL)
@@ -282,9 +330,12 @@ static void understand_key(struct work *work)
 
 int ctl_release(const struct ctl *ctl)
 {
-	const char *log = NULL, **rest = xcalloc((size_t)ctl->argc + 1, sizeof(*rest));
+	const char *log = NULL, *sendmail = NULL;
+	const char **rest = xcalloc((size_t)ctl->argc + 1, sizeof(*rest));
 	struct work work = {.ctl = ctl, .ids = BUF_INIT(64 << 20)};
-	const struct ctl_option options[] = {{"--log", NULL, &log}, {"--any", &work.any, NULL}};
+	const struct ctl_option options[] = {{"--log", NULL, &log},
+					     {"--any", &work.any, NULL},
+					     {"--sendmail", NULL, &sendmail}};
 	int n = ctl_options(ctl, options, ARRAY_LEN(options), rest), status = CTL_OK;
 	struct err err = ERR_INIT;
 
@@ -292,12 +343,15 @@ int ctl_release(const struct ctl *ctl)
 	free(rest);
 	if (n < 0 || n > 1) {
 		(void)fputs("usage: relay365 [-c FILE] [--json] release [--log FILE] [--any] "
-			    "[QUEUE-ID|KEY]\n",
+			    "[--sendmail COMMAND] [QUEUE-ID|KEY]\n",
 			    stderr);
 		return CTL_USAGE;
 	}
 	work.messages = cJSON_CreateArray();
 	understand_key(&work);
+	sendmail = mailq_command(ctl->conf, sendmail);
+	if (sendmail != NULL)
+		return finish(&work, do_sendmail(&work, sendmail, &err), &err);
 	/* Without a log it is not known who held what: then only --any and a queue id help. */
 	if (maillog_read(&log, log == NULL ? 0 : 1, each_line, &work, &err) < 0 &&
 	    work.lock_key[0] != '\0' && !work.any)

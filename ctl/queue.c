@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/xalloc.h"
 #include "ctl/instance.h"
+#include "ctl/mailq.h"
 #include "ctl/waiting.h"
 #include "proto/control.h"
 
@@ -139,6 +140,49 @@ static int add_instance(struct listing *listing, struct err *err)
 	return result;
 }
 
+/* Sendmail does not tell in which year a message came; it returns it after Timeout.queuereturn.
+ */
+static void add_item(void *arg, const struct mailq_item *message)
+{
+	struct listing *listing = arg;
+	const struct conf_mailbox *mailbox =
+		conf_mailbox_by_sender(listing->ctl->conf, message->sender);
+	const cJSON *state = mailbox == NULL ? NULL : state_of(listing, mailbox);
+	cJSON *item = cJSON_CreateObject(), *reasons, *reason = cJSON_CreateObject();
+
+	(void)cJSON_AddStringToObject(item, "queue_id", message->id);
+	(void)cJSON_AddStringToObject(item, "queue", listing->queue_dir);
+	(void)cJSON_AddStringToObject(item, "sender", message->sender);
+	(void)cJSON_AddNumberToObject(item, "recipients", message->recipients);
+	if (mailbox != NULL)
+		(void)cJSON_AddStringToObject(item, "mailbox", mailbox->name);
+	add_time(item, "expires", 0);
+	(void)cJSON_AddStringToObject(item, "until", ctl_text(state, "waits_until"));
+	reasons = cJSON_AddArrayToObject(item, "reasons");
+	(void)cJSON_AddStringToObject(reason, "reason",
+				      ctl_text(state, "problem")[0] != '\0'
+					      ? ctl_text(state, "problem")
+					      : message->reason);
+	(void)cJSON_AddNumberToObject(reason, "recipients", message->recipients);
+	(void)cJSON_AddItemToArray(reasons, reason);
+	(void)cJSON_AddItemToArray(listing->messages, item);
+}
+
+static int add_sendmail(struct listing *listing, const char *command, struct err *err)
+{
+	listing->queue_dir = "deferred";
+	if (mailq_list(command, false, add_item, listing, err) < 0)
+		return -1;
+	listing->queue_dir = "hold";
+	return mailq_list(command, true, add_item, listing, err);
+}
+
+static void print_time(const char *what, const char *time)
+{
+	if (time[0] != '\0')
+		(void)printf("    %s %s\n", what, time);
+}
+
 static void print_message(const cJSON *message)
 {
 	const char *mailbox = ctl_text(message, "mailbox");
@@ -155,12 +199,9 @@ static void print_message(const cJSON *message)
 	cJSON_ArrayForEach (item, cJSON_GetObjectItemCaseSensitive(message, "reasons"))
 		if (ctl_text(item, "reason")[0] != '\0')
 			(void)printf("    %.*s\n", REASON_SHOWN, ctl_text(item, "reason"));
-	(void)printf("    since %s", ctl_text(message, "arrived"));
-	if (ctl_text(message, "until")[0] != '\0')
-		(void)printf(", waits until %s", ctl_text(message, "until"));
-	if (ctl_text(message, "expires")[0] != '\0')
-		(void)printf(", expires %s", ctl_text(message, "expires"));
-	(void)printf("\n");
+	print_time("since", ctl_text(message, "arrived"));
+	print_time("waits until", ctl_text(message, "until"));
+	print_time("expires", ctl_text(message, "expires"));
 }
 
 static int print(const struct ctl *ctl, cJSON *all, int status)
@@ -185,11 +226,15 @@ int ctl_queue(const struct ctl *ctl)
 	cJSON *all = cJSON_CreateObject(), *tokend = NULL, *problems;
 	struct listing listing = {.ctl = ctl};
 	char *socket = ctl_tokend_socket(ctl->conf);
+	const char *sendmail = NULL, **rest = xcalloc((size_t)ctl->argc + 1, sizeof(*rest));
+	const struct ctl_option options[] = {{"--sendmail", NULL, &sendmail}};
+	int n = ctl_options(ctl, options, ARRAY_LEN(options), rest), status = CTL_OK;
 	struct err err = ERR_INIT;
-	int status = CTL_OK;
 
-	if (ctl->argc != 0) {
-		(void)fputs("usage: relay365 [-c FILE] [--json] queue\n", stderr);
+	free(rest);
+	if (n != 0) {
+		(void)fputs("usage: relay365 [-c FILE] [--json] queue [--sendmail COMMAND]\n",
+			    stderr);
 		cJSON_Delete(all);
 		free(socket);
 		return CTL_USAGE;
@@ -202,9 +247,11 @@ int ctl_queue(const struct ctl *ctl)
 		status = CTL_TRY_LATER;
 	}
 	listing.mailboxes = cJSON_GetObjectItemCaseSensitive(tokend, "mailboxes");
-	for (size_t i = 0; i < folders->count; i++) {
+	sendmail = mailq_command(ctl->conf, sendmail);
+	for (size_t i = 0; i < (sendmail == NULL ? folders->count : 1); i++) {
 		listing.queue_dir = folders->item[i];
-		if (add_instance(&listing, &err) == 0)
+		if ((sendmail != NULL ? add_sendmail(&listing, sendmail, &err)
+				      : add_instance(&listing, &err)) == 0)
 			continue;
 		(void)cJSON_AddItemToArray(problems, cJSON_CreateString(err.text));
 		status = CTL_PROBLEM;

@@ -223,6 +223,8 @@ bool logline_parse(const char *data, size_t len, int64_t now_wall_ms, struct log
 
 	if (memchr(rest.data, '\0', rest.len) != NULL)
 		return false;
+	if (rest.len > 0 && rest.data[0] == '<') /* syslog's priority, where it is written */
+		(void)take_until(&rest, ">");
 	if (rest.len > 0 && rest.data[0] >= '0' && rest.data[0] <= '9') {
 		if (!take_iso(&rest, &line_r->at_ms))
 			return false;

@@ -12,6 +12,7 @@ import glob
 import os
 import pwd
 import re
+import shlex
 import signal
 import smtplib
 import subprocess
@@ -87,6 +88,12 @@ class SendmailInstance:
             UNPACKED + "/lib/*-linux-gnu")
         return {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C", "TZ": "UTC",
                 "LD_LIBRARY_PATH": ":".join(libraries), "RELAY365_LAB": self.folder + "/"}
+
+    def script(self):
+        """A program that is this instance's sendmail(8), for who calls it by name."""
+        env = " ".join("%s=%s" % pair for pair in self._env().items())
+        return procs.write(self.folder + "/sendmail", "#!/bin/sh\nexec env %s %s \"$@\"\n" % (
+            env, shlex.join(self._command())), 0o755)
 
     def run(self, *args, data="", cf=None, check=True, timeout=120):
         """Run sendmail with these options on this instance; its result."""

@@ -106,6 +106,10 @@ static void parts(void **state)
 		assert_true(parse(text, &line));
 		check(&line.program, cases[i].program);
 		check(&line.text, cases[i].text);
+		(void)snprintf(text, sizeof(text), "<22>Nov 26 11:38:14 %s", cases[i].line);
+		assert_true(parse(text, &line));
+		check(&line.program, cases[i].program);
+		assert_int_equal(line.at_ms, NOW);
 	}
 }
 
