@@ -72,6 +72,15 @@ static void copy(const cJSON *object, const char *name, char *to, size_t cap)
 	to[n] = '\0';
 }
 
+/* As permissions are named. */
+static bool is_name(const char *text)
+{
+	static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+				      "0123456789._-";
+
+	return text[0] != '\0' && text[strspn(text, allowed)] == '\0';
+}
+
 static void copy_roles(const cJSON *object, char *to, size_t cap)
 {
 	const cJSON *role;
@@ -81,8 +90,7 @@ static void copy_roles(const cJSON *object, char *to, size_t cap)
 	cJSON_ArrayForEach (role, cJSON_GetObjectItemCaseSensitive(object, "roles")) {
 		const char *text = cJSON_GetStringValue(role);
 
-		if (text == NULL || text[strcspn(text, "\x7f\"\\")] != '\0' ||
-		    n + strlen(text) + 2 > cap)
+		if (text == NULL || !is_name(text) || n + strlen(text) + 2 > cap)
 			continue;
 		n += (size_t)snprintf(to + n, cap - n, "%s%s", n > 0 ? " " : "", text);
 	}

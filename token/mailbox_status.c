@@ -3,6 +3,7 @@
 #include "explain/explain.h"
 #include "quota/locks_control.h"
 
+#include "alarm/alarm.h"
 #include "base/clock.h"
 #include "base/log.h"
 
@@ -95,6 +96,35 @@ static void log_delivery(const struct mailbox *mailbox, const char *status, cons
 	log_end(&line);
 }
 
+/* The incident of a refusal: that of a sign-in ends with the next probe too, and is its own. */
+static void incident_of(const struct mailbox *mailbox, const char *status, char *id_r, size_t cap)
+{
+	(void)snprintf(id_r, cap, "%s/%s",
+		       strstr(status, "uthenticat") != NULL ? "sign-in" : "mailbox",
+		       mailbox->name);
+}
+
+static void tell_alarm(const struct mailbox *mailbox, const struct explanation *what,
+		       const char *status)
+{
+	char id[ALARM_ID_MAX], text[ALARM_TEXT_MAX];
+
+	incident_of(mailbox, status, id, sizeof(id));
+	(void)snprintf(text, sizeof(text), "Microsoft refuses the mail of mailbox %s: %s (%s)",
+		       mailbox->name, what->meaning, status);
+	alarm_raise(id, 1, text, what->action);
+}
+
+static void clear_alarms(const struct mailbox *mailbox)
+{
+	char id[ALARM_ID_MAX];
+
+	incident_of(mailbox, "", id, sizeof(id));
+	alarm_clear(id);
+	incident_of(mailbox, "authentication", id, sizeof(id));
+	alarm_clear(id);
+}
+
 /* Raised once for each cause; cleared by the first success. */
 static void set_trouble(struct mailbox *mailbox, const struct explanation *what,
 			const char *status)
@@ -107,6 +137,7 @@ static void set_trouble(struct mailbox *mailbox, const struct explanation *what,
 	if (strcmp(text, mailbox->trouble) == 0)
 		return;
 	memcpy(mailbox->trouble, text, sizeof(text));
+	tell_alarm(mailbox, what, status);
 	log_begin(&line, EV_DELIVERY_ALARM, NULL);
 	log_str(&line, "mailbox", mailbox->name);
 	log_str(&line, "class", explain_class_name(what->class));
@@ -119,6 +150,7 @@ static void clear_trouble(struct mailbox *mailbox)
 {
 	struct log_line line;
 
+	clear_alarms(mailbox); /* what an earlier process told of, too */
 	if (mailbox->trouble[0] == '\0')
 		return;
 	mailbox->trouble[0] = '\0';

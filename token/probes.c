@@ -72,7 +72,7 @@ static void tell_alarm(const struct trial *trial)
 	bool lasts = trial->refused &&
 		     (trial->what == NULL || trial->what->class != EXPLAIN_TRANSIENT);
 
-	(void)snprintf(id, sizeof(id), "probe/%s", trial->name);
+	(void)snprintf(id, sizeof(id), "sign-in/%s", trial->name);
 	if (trial->ok)
 		alarm_clear(id);
 	if (!lasts)

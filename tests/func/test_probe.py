@@ -51,7 +51,7 @@ def test_refusal_shows_at_once(lab):
     assert said["reply"].startswith("535 5.7.139") and "Set-CASMailbox" in said["action"]
     assert "Set-CASMailbox" in lab.relay365("status", status=1).stdout
     [notice] = web.wait(1)
-    assert notice["id"] == "probe/relay" and "Set-CASMailbox" in notice["action"]
+    assert notice["id"] == "sign-in/relay" and "Set-CASMailbox" in notice["action"]
     lab.sim.mailbox(laboratory.ADDRESS, smtp_auth_disabled=False)
     assert "Exchange takes its token" in probe(lab)
     assert [n["event"] for n in web.wait(2)] == ["alarm", "recovery"]

@@ -16,6 +16,9 @@ static void check(const struct answer *answer)
 		must(*p >= 32 && *p < 127);
 	if (!answer->ok)
 		return;
+	must(answer->refresh.len <= ANSWER_TOKEN_MAX);
+	for (size_t i = 0; i < answer->refresh.len; i++)
+		must(answer->refresh.data[i] >= 32 && answer->refresh.data[i] < 127);
 	must(answer->token.len <= ANSWER_TOKEN_MAX && answer->expires_in_s > 0);
 	for (size_t i = 0; i < answer->token.len; i++)
 		must(answer->token.data[i] > 32 && answer->token.data[i] < 127);
@@ -40,7 +43,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		answer_parse(&http, &answer);
 		check(&answer);
 		must(!answer.ok || http.status == 200);
-		secret_clear(&answer.token);
+		answer_clear(&answer);
 	}
 	free(body);
 	return 0;

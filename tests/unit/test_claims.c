@@ -142,10 +142,12 @@ static void test_hostile(void **state)
 		assert_false(claims.known);
 		assert_null(claims_json(&claims));
 	}
-	set_token(&token, "{\"aud\":\"\\u001b[2J\\r\\nx\",\"tid\":\"t\\u0007\"}");
+	set_token(&token, "{\"aud\":\"\\u001b[2J\\r\\nx\",\"tid\":\"t\\u0007\",\"roles\":["
+			  "\"\\u001b\",\"A\"]}");
 	claims_read(&token, &tenant, NULL, &claims);
 	assert_string_equal(claims.aud, "?[2J??x");
 	assert_string_equal(claims.tid, "t?");
+	assert_string_equal(claims.rights, "A");
 	secret_clear(&token);
 }
 
