@@ -351,6 +351,25 @@ static void on_milters(void *arg, const char *service, const char *value)
 		     "add the milter, last in the list");
 }
 
+/* What changes a sender after the milter was asked, which then is another mailbox's perhaps. */
+static void check_rewriting(const struct checking *check)
+{
+	static const char *const names[] = {"sender_canonical_maps", "canonical_maps",
+					    "masquerade_domains"};
+
+	for (size_t i = 0; i < ARRAY_LEN(names) && check->conf->mailboxes > 1; i++) {
+		char *value = facts_value(check->facts->expanded, names[i]);
+
+		if (value[0] != '\0')
+			find(check, CHECK_WARNING,
+			     xasprintf("%s = %s: the milter counts by the sender that the client "
+				       "gave, and mail leaves by the mailbox of the new one",
+				       names[i], value),
+			     "let it change no sender of one mailbox into one of another");
+		free(value);
+	}
+}
+
 void check_settings(const struct conf *conf, const struct postfix_facts *facts,
 		    check_finding *finding, void *arg)
 {
@@ -360,6 +379,7 @@ void check_settings(const struct conf *conf, const struct postfix_facts *facts,
 	check_open_relay(&check);
 	check_networks(&check);
 	check_verbose(&check);
+	check_rewriting(&check);
 	for (size_t i = 0; i < conf->mailboxes; i++) {
 		check_parameter(&check, &conf->mailbox[i], "destination_recipient_limit",
 				conf_transaction_recipients(&conf->mailbox[i]),

@@ -113,6 +113,8 @@ def test_canonical_sender(lab):
     qid = postfix.submit(flow.numbers(3), sender="root@srv01.lan")
     postfix.wait_status(qid, "sent", 3)
     wait_counts(lab, 3, 5, "alerts")
+    told = lab.relay365("doctor", "--config-dir", postfix.config, status=None).stdout
+    assert "the milter counts by the sender that the client gave" in told, told
 
 
 # -- mail that comes round again -----------------------------------------------
