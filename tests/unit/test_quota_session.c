@@ -22,7 +22,7 @@
 #define T0 (1795442825000LL / MINUTE * MINUTE) /* 14:07 UTC */
 
 /* Linked with --wrap: the clocks are the tests'. */
-static int64_t wall_ms, boot_ms;
+static _Atomic int64_t wall_ms, boot_ms; /* a thread of the locks reads them too */
 int64_t __wrap_clock_wall_ms(void);
 int64_t __wrap_clock_boot_ms(void);
 
