@@ -7,7 +7,10 @@
 #define BEGIN "dnl relay365 setup sendmail: begin; what stands up to the end is kept by it\n"
 #define END "dnl relay365 setup sendmail: end\n"
 
-enum { RECIPIENTS = 100 }; /* Sendmail's own default */
+enum {
+	RECIPIENTS = 100,     /* Sendmail's own default */
+	RECIPIENTS_LEAST = 10 /* so that one small mailbox does not split all others' mail */
+};
 
 /* ---- the line ---- */
 
@@ -18,7 +21,7 @@ static int64_t recipients(const struct conf *conf)
 	for (size_t i = 0; i < conf->mailboxes; i++)
 		if (conf_transaction_recipients(&conf->mailbox[i]) < least)
 			least = conf_transaction_recipients(&conf->mailbox[i]);
-	return least;
+	return least < RECIPIENTS_LEAST ? RECIPIENTS_LEAST : least;
 }
 
 static int add_milter(const struct conf *conf, struct buf *line, struct err *err)
