@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <sys/random.h>
 
-enum { SLOTS_MIN = 64 };
+enum { SLOTS_MIN = 64, EVICT_SLOTS = 1024 };
 
 void counters_init(struct counters *table)
 {
@@ -188,4 +188,10 @@ void counters_prune(struct counters *table, size_t slot, int64_t now_ms)
 		table->count--;
 		counter_free(c);
 	}
+}
+
+void counters_evict(struct counters *table, int64_t now_ms)
+{
+	for (size_t i = 0; i < EVICT_SLOTS; i++)
+		counters_prune(table, table->hand++ & (table->slots - 1), now_ms);
 }

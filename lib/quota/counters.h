@@ -30,6 +30,7 @@ struct counters {
 	size_t count;
 	size_t owed;
 	uint64_t seed[2]; /* unknown outside: senders choose keys */
+	size_t hand;	  /* where to look for counters that can go */
 };
 
 void counters_init(struct counters *table);
@@ -50,6 +51,13 @@ void counters_owe(struct counters *table, struct counter *counter, bool owed);
 
 /* Connects every counter with its limit; a window whose length has changed is counted over. */
 void counters_link(struct counters *table, const struct quota_limit *limits, size_t count);
+
+/*
+ * Frees some counters that count nothing, if it finds any: looks at a part of
+ * the table, the next one at the next call. One that has use in its window, or
+ * a reservation, is never forgotten.
+ */
+void counters_evict(struct counters *table, int64_t now_ms);
 
 /* Frees the counters of a slot that count nothing at this time. */
 void counters_prune(struct counters *table, size_t slot, int64_t now_ms);

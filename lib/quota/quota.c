@@ -291,8 +291,11 @@ static int meet_all(struct quota_message *message, const struct quota_facts *fac
 		    const struct quota_need *need, int64_t now_ms, struct met *met,
 		    struct keys *keys, struct quota_verdict *verdict)
 {
-	const struct quota *quota = message->quota;
+	struct quota *quota = message->quota;
 
+	/* Before the first is found: what has no reservation yet might go. */
+	if (quota->counters.count + quota->limits > QUOTA_COUNTERS_MAX)
+		counters_evict(&quota->counters, now_ms);
 	met->count = 0;
 	memset(keys->ready, 0, sizeof(keys->ready));
 	for (size_t i = 0; i < quota->limits && met->count < QUOTA_LIMITS_MAX; i++) {

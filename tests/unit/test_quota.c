@@ -10,6 +10,8 @@
 
 #include "test_quota_kit.h"
 
+#include "base/xalloc.h"
+
 #include "base/log.h"
 
 #include "temp.h"
@@ -362,31 +364,50 @@ static void test_undivided(void **state)
 	quota_close(&quota);
 }
 
+/* Reserves one recipient of a new source for a message of its own. */
+static struct quota_message *reserve_new(struct quota *quota, int number,
+					 struct quota_verdict *verdict)
+{
+	struct quota_message *m = quota_message_new(quota);
+	struct quota_facts facts = {.source = NULL};
+	char source[32];
+
+	(void)snprintf(source, sizeof(source), "s%d@example.com", number);
+	facts.source = source;
+	(void)kit_reserve(m, &facts, 1, verdict);
+	return m;
+}
+
+/* With as many counters as there may be: those that count nothing make room, no others. */
 static void test_crowd(void **state)
 {
 	struct quota_limit limits[] = {kit_day_limit(10, QUOTA_DEFER),
 				       kit_source_limit(QUOTA_RECIPIENTS, 3)};
+	struct quota_message **all = xcalloc(QUOTA_COUNTERS_MAX, sizeof(struct quota_message *));
 	struct quota *quota = kit_open(limits, 2);
-	struct quota_message *m = quota_message_new(quota);
-	struct quota_facts facts = {.source = NULL};
 	struct quota_verdict verdict;
-	char source[32];
+	struct quota_message *m;
 
 	(void)state;
-	for (int i = 0; i < QUOTA_COUNTERS_MAX; i++) {
-		(void)snprintf(source, sizeof(source), "s%d@example.com", i);
-		facts.source = source;
-		assert_true(kit_reserve(m, &facts, 1, &verdict));
-		quota_release(m);
+	assert_true(kit_send(quota, 2)); /* two counters have use */
+	for (int i = 0; i < QUOTA_COUNTERS_MAX - 2; i++) {
+		all[i] = reserve_new(quota, i, &verdict);
+		assert_false(verdict.exceeded);
 	}
-	facts = kit_relay;
-	assert_false(kit_reserve(m, &facts, 1, &verdict));
+	m = reserve_new(quota, QUOTA_COUNTERS_MAX, &verdict);
 	assert_true(verdict.crowded);
 	assert_int_equal(verdict.action, QUOTA_DEFER);
-	assert_int_equal(kit_reserved(quota, "per-user", "erp"), 0);
-	(void)quota_sweep(quota, FORGOTTEN); /* they count nothing */
-	assert_true(kit_reserve(m, &facts, 1, &verdict));
 	quota_message_free(&m);
+	for (int i = 0; i < QUOTA_COUNTERS_MAX - 2; i++)
+		quota_message_free(&all[i]); /* these count nothing any more */
+	for (int i = 1; i < 5000; i++) {
+		m = reserve_new(quota, QUOTA_COUNTERS_MAX + i, &verdict);
+		assert_false(verdict.exceeded);
+		quota_message_free(&m);
+	}
+	assert_int_equal(kit_used(quota, "per-user", "erp"), 2);
+	assert_int_equal(kit_used(quota, "day", "relay@contoso.com"), 2);
+	free(all);
 	quota_close(&quota);
 }
 
