@@ -68,7 +68,18 @@ def test_check(lab):
     lab.configure()
     assert lab.relay365("check").stdout == lab.config + " is well: 1 tenant, 1 mailbox\n"
     assert json_of(lab.relay365("--json", "check")) == {
-        "configuration": lab.config, "tenants": 1, "mailboxes": 1}
+        "configuration": lab.config, "tenants": 1, "mailboxes": 1, "notes": []}
+
+
+def test_check_notes_what_may_surprise(lab):
+    lab.configure(mailboxes={
+        "relay": {"address": "relay@contoso.com", "other_senders": "reject"},
+        "cron": {"address": "cron@contoso.com", "senders": ["*@contoso.onmicrosoft.com"]}})
+    notes = lab.relay365("check").stdout.splitlines()[1:]
+    assert len(notes) == 3 and all(note.startswith("note: ") for note in notes), notes
+    assert "sends as relay@contoso.com only" in notes[0]
+    assert "100 external recipients in 24 hours (5.7.236)" in notes[1]
+    assert "no mailbox is the default" in notes[2]
 
 
 def tenant(lab, **keys):
