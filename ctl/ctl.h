@@ -85,6 +85,11 @@ int ctl_print_json(cJSON *json, int status);
  */
 cJSON *probe_ask(const char *socket, const char *mailbox, struct err *err);
 
+/* status.c: both daemons' answers and the problems in them; the caller's. */
+cJSON *status_read(const struct conf *conf);
+/* watch.c: shows the status again and again; returns when it can't. */
+int status_watch(const struct ctl *ctl);
+
 /* status_text.c: the JSON of ctl_status() for reading. */
 void ctl_status_text(const cJSON *status, struct buf *text);
 

@@ -194,6 +194,19 @@ void doctor_mailboxes(struct doctor *doctor)
 	}
 }
 
+static void add_limit(struct doctor *doctor, const cJSON *limit)
+{
+	char window[64] = "";
+
+	if (ctl_number(limit, "window_s") > 0)
+		(void)snprintf(window, sizeof(window), " in %lld s",
+			       ctl_number(limit, "window_s"));
+	doctor_add(doctor, DOCTOR_OK, NULL, "%s: %lld %s per %s%s, %s (%s)",
+		   ctl_text(limit, "limit"), ctl_number(limit, "max"), ctl_text(limit, "count"),
+		   ctl_text(limit, "per"), window, ctl_text(limit, "action"),
+		   ctl_text(limit, "from"));
+}
+
 void doctor_limits(struct doctor *doctor)
 {
 	char *socket = ctl_milter_socket(doctor->conf);
@@ -204,12 +217,7 @@ void doctor_limits(struct doctor *doctor)
 	if (doctor->milter != NULL &&
 	    control_call(socket, "limits", NULL, NULL, CTL_TIMEOUT_MS, &answer, &err) == 0)
 		cJSON_ArrayForEach (limit, cJSON_GetObjectItemCaseSensitive(answer, "limits"))
-			doctor_add(doctor, DOCTOR_OK, NULL,
-				   "%s: %lld %s per %s in %lld s, %s (%s)",
-				   ctl_text(limit, "limit"), ctl_number(limit, "max"),
-				   ctl_text(limit, "count"), ctl_text(limit, "per"),
-				   ctl_number(limit, "window_s"), ctl_text(limit, "action"),
-				   ctl_text(limit, "from"));
+			add_limit(doctor, limit);
 	if (doctor->conf->shadow)
 		doctor_add(doctor, DOCTOR_WARNING, "set shadow = false",
 			   "shadow = true: limits are logged and not kept");

@@ -6,10 +6,10 @@
 static const struct part {
 	const char *name;
 	int (*run)(const struct ctl *ctl);
-	bool alone; /* makes the configuration instead of reading it */
+	bool alone; /* sees itself to the configuration, if it needs one */
 } parts[] = {
 	{"tenant", setup_tenant, true},
-	{"postfix", setup_postfix, false},
+	{"postfix", setup_postfix, true},
 	{"sendmail", setup_sendmail, false},
 };
 

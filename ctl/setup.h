@@ -1,4 +1,7 @@
-/* relay365 setup: its parts. Each gets what follows "setup" and its own word. */
+/*
+ * relay365 setup: its parts. Each gets what follows "setup" and its own word,
+ * and reads the configuration if it needs one.
+ */
 #ifndef RELAY365_CTL_SETUP_H
 #define RELAY365_CTL_SETUP_H
 
@@ -7,12 +10,10 @@
 
 enum { SETUP_TIMEOUT_MS = 60000, SETUP_OUTPUT_MAX = 4 << 20 };
 
-/* Prints what generate.h makes: for who puts it into Postfix by other means. */
+/* Prints what generate.h makes: for who puts it into Postfix by other means. Needs ctl->conf. */
 int setup_print(const struct ctl *ctl);
 
 int setup_postfix(const struct ctl *ctl);
-
-/* setup_tenant.c: ctl->conf is NULL. */
 int setup_tenant(const struct ctl *ctl);
 
 int setup_sendmail(const struct ctl *ctl);

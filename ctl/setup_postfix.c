@@ -76,7 +76,8 @@ static int choose(struct work *work, const char *given, struct err *err)
 
 static int read_files(struct work *work, struct err *err)
 {
-	char *folder = generate_folder(work->ctl->conf);
+	const struct conf *conf = work->ctl->conf;
+	char *folder = conf == NULL ? NULL : generate_folder(conf);
 	const struct {
 		enum which which;
 		const char *folder;
@@ -87,7 +88,8 @@ static int read_files(struct work *work, struct err *err)
 			  {MAIN, work->config_dir, "main.cf"}};
 	int result = 0;
 
-	for (size_t i = 0; result == 0 && i < FILES; i++) {
+	/* Without a configuration only Postfix's own are looked at. */
+	for (size_t i = conf == NULL ? MASTER : 0; result == 0 && i < FILES; i++) {
 		struct setup_file *file = &work->file[files[i].which];
 		char *path = xasprintf("%s/%s", files[i].folder, files[i].name);
 
@@ -368,55 +370,74 @@ static int undo(struct work *work, struct err *err)
 {
 	if (undo_texts(work, &work->file[MAIN].new, &work->file[MASTER].new, err) < 0)
 		return -1;
-	for (int i = 0; i < MASTER; i++)
-		(void)buf_adds(&work->file[i].new, buf_text(&work->file[i].old));
 	work->restart = strstr(buf_text(&work->file[MAIN].old), "SASL_PATH=") != NULL;
 	return differs(work) ? change_files(work, err) : 0;
 }
 
-static int run(struct work *work, bool want_apply, bool want_undo, const char *config_dir)
-{
-	struct err err = ERR_INIT;
-	int result = choose(work, config_dir, &err);
+struct wish {
+	bool apply, undo, print;
+	const char *config_dir;
+};
 
-	if (result == 0)
-		result = read_files(work, &err);
-	if (result == 0)
-		result = want_undo ? undo(work, &err) : plan(work, &err);
-	if (result == 0 && want_apply)
-		result = apply(work, &err);
-	if (result == 0)
-		return print_work(work, want_apply || want_undo);
-	(void)fprintf(stderr, "relay365: %s\n", err.text);
-	return err.class == ERR_TEMP ? CTL_PROBLEM : CTL_CONFIG;
-}
-
-int setup_postfix(const struct ctl *ctl)
+static int run(const struct ctl *ctl, const struct wish *wish)
 {
 	struct work work = {.ctl = ctl, .notes = BUF_INIT(128 * 1024)};
-	bool want_apply = false, want_undo = false, want_print = false;
-	const char *config_dir = NULL;
-	const struct ctl_option options[] = {{"--apply", &want_apply, NULL},
-					     {"--undo", &want_undo, NULL},
-					     {"--print", &want_print, NULL},
-					     {"--config-dir", NULL, &config_dir}};
-	const char **rest = xcalloc((size_t)ctl->argc + 1, sizeof(*rest));
-	int n = ctl_options(ctl, options, ARRAY_LEN(options), rest), status;
+	struct err err = ERR_INIT;
+	int result = choose(&work, wish->config_dir, &err), status;
 
-	free(rest);
-	if (n != 0 || want_apply + want_undo + want_print > 1) {
-		(void)fputs("usage: relay365 [-c FILE] setup postfix [--apply|--undo|--print] "
-			    "[--config-dir DIR]\n",
-			    stderr);
-		return CTL_USAGE;
+	if (result == 0)
+		result = read_files(&work, &err);
+	if (result == 0)
+		result = wish->undo ? undo(&work, &err) : plan(&work, &err);
+	if (result == 0 && wish->apply)
+		result = apply(&work, &err);
+	if (result == 0) {
+		status = print_work(&work, wish->apply || wish->undo);
+	} else {
+		(void)fprintf(stderr, "relay365: %s\n", err.text);
+		status = err.class == ERR_TEMP ? CTL_PROBLEM : CTL_CONFIG;
 	}
-	if (want_print || (ctl->json && !want_apply && !want_undo && config_dir == NULL))
-		return setup_print(ctl);
-	status = run(&work, want_apply, want_undo, config_dir);
 	for (int i = 0; i < FILES; i++)
 		setup_file_clear(&work.file[i]);
 	buf_clear(&work.notes);
 	free(work.config_dir);
 	free(work.queue_dir);
 	return status;
+}
+
+static int read_wish(const struct ctl *ctl, struct wish *wish)
+{
+	const struct ctl_option options[] = {{"--apply", &wish->apply, NULL},
+					     {"--undo", &wish->undo, NULL},
+					     {"--print", &wish->print, NULL},
+					     {"--config-dir", NULL, &wish->config_dir}};
+	const char **rest = xcalloc((size_t)ctl->argc + 1, sizeof(*rest));
+	int n = ctl_options(ctl, options, ARRAY_LEN(options), rest);
+
+	free(rest);
+	return n == 0 && wish->apply + wish->undo + wish->print <= 1 ? 0 : -1;
+}
+
+static int with_conf(const struct ctl *ctl)
+{
+	struct wish wish = {.config_dir = NULL};
+
+	(void)read_wish(ctl, &wish);
+	if (wish.print || (ctl->json && !wish.apply && wish.config_dir == NULL))
+		return setup_print(ctl);
+	return run(ctl, &wish);
+}
+
+int setup_postfix(const struct ctl *ctl)
+{
+	struct wish wish = {.config_dir = NULL};
+
+	if (read_wish(ctl, &wish) < 0) {
+		(void)fputs("usage: relay365 [-c FILE] setup postfix [--apply|--undo|--print] "
+			    "[--config-dir DIR]\n",
+			    stderr);
+		return CTL_USAGE;
+	}
+	/* What is done can be undone whatever became of the configuration. */
+	return wish.undo ? run(ctl, &wish) : ctl_with_conf(ctl, with_conf);
 }

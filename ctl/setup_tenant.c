@@ -169,7 +169,9 @@ static void add_mailboxes(const struct tenant *tenant, struct buf *text)
 			add_list(text, tenant->domains, "*@");
 			(void)buf_adds(text, tenant->answers.send_as[0] != '\0' ? ", " : "");
 			add_list(text, tenant->answers.send_as, "");
-			(void)buf_adds(text, "]\n    default = true\n  }\n");
+			(void)buf_adds(text, "]\n    default = true\n"
+					     "    other_senders = \"rewrite\"  # cron, printers: "
+					     "From becomes this mailbox\n  }\n");
 		} else {
 			(void)buf_addf(text, "\"%s\"]\n  }\n", address);
 		}

@@ -76,24 +76,35 @@ static void find_problems(const cJSON *status, cJSON *problems)
 	}
 }
 
-int ctl_status(const struct ctl *ctl)
+cJSON *status_read(const struct conf *conf)
 {
-	struct buf text = BUF_INIT(CONTROL_ANSWER_MAX);
 	cJSON *status = cJSON_CreateObject();
 	cJSON *problems = cJSON_CreateArray();
+
+	ask(status, problems, "tokend", ctl_tokend_socket(conf));
+	ask(status, problems, "milter", ctl_milter_socket(conf));
+	find_problems(status, problems);
+	(void)cJSON_AddItemToObject(status, "problems", problems);
+	return status;
+}
+
+int ctl_status(const struct ctl *ctl)
+{
+	bool watch = ctl->argc == 1 && strcmp(ctl->argv[0], "--watch") == 0;
+	struct buf text = BUF_INIT(CONTROL_ANSWER_MAX);
+	cJSON *status;
 	int result;
 
-	if (ctl->argc != 0) {
-		(void)fputs("usage: relay365 [-c FILE] [--json] status\n", stderr);
-		cJSON_Delete(status);
-		cJSON_Delete(problems);
+	if ((ctl->argc != 0 && !watch) || (watch && ctl->json)) {
+		(void)fputs("usage: relay365 [-c FILE] status [--json | --watch]\n", stderr);
 		return CTL_USAGE;
 	}
-	ask(status, problems, "tokend", ctl_tokend_socket(ctl->conf));
-	ask(status, problems, "milter", ctl_milter_socket(ctl->conf));
-	find_problems(status, problems);
-	result = cJSON_GetArraySize(problems) == 0 ? CTL_OK : CTL_PROBLEM;
-	(void)cJSON_AddItemToObject(status, "problems", problems);
+	if (watch)
+		return status_watch(ctl);
+	status = status_read(ctl->conf);
+	result = cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(status, "problems")) == 0
+			 ? CTL_OK
+			 : CTL_PROBLEM;
 	if (ctl->json)
 		return ctl_print_json(status, result);
 	ctl_status_text(status, &text);

@@ -143,6 +143,15 @@ def test_undo_keeps_what_the_admin_changed_meanwhile(lab):
     assert "relayhost = [smtp.office365.com]:587" in procs.read(kept)
 
 
+def test_undo_needs_no_configuration(lab):
+    box = begin(lab, basic)
+    before = picture(box.config)
+    set_up(lab, box, "--apply")
+    os.unlink(lab.config)
+    set_up(lab, box, "--undo")
+    assert picture(box.config) == before
+
+
 def test_a_change_of_the_configuration_is_followed(lab):
     box = begin(lab, usual)
     before = picture(box.config)

@@ -125,6 +125,11 @@ awk '
 ' $page | sort -u >"$work/page"
 differ command ctl/main.c $page
 
+page=contrib/completion/relay365.bash
+sed -n "/commands='/,/'$/p" $page | tr -d "'" | sed 's/.*commands=//' | tr -s ' \t' '\n\n' |
+	grep . | sort -u >"$work/page"
+differ command ctl/main.c $page
+
 # --- every manual page ---
 
 folders=
