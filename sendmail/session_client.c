@@ -7,38 +7,6 @@
 
 /* ---- messages ---- */
 
-/*
- * How much of data belongs to the message, with its end; *end_r: it has ended.
- * Only CR LF "." CR LF ends a message: what a server and its client take for
- * the end must be the same (RFC 5321, section 4.1.1.4).
- */
-static size_t body_len(enum body_at *at, const char *data, size_t len, bool *end_r)
-{
-	*end_r = false;
-	for (size_t i = 0; i < len; i++) {
-		char c = data[i];
-
-		if (*at == BODY_IN_LINE) {
-			const char *cr = memchr(data + i, '\r', len - i);
-
-			if (cr == NULL)
-				return len;
-			i = (size_t)(cr - data);
-			*at = BODY_CR;
-		} else if (c == '\r') {
-			*at = *at == BODY_DOT ? BODY_DOT_CR : BODY_CR;
-		} else if (c == '\n' && *at == BODY_DOT_CR) {
-			*end_r = true;
-			return i + 1;
-		} else if (c == '\n' && *at == BODY_CR) {
-			*at = BODY_LINE_START;
-		} else {
-			*at = c == '.' && *at == BODY_LINE_START ? BODY_DOT : BODY_IN_LINE;
-		}
-	}
-	return len;
-}
-
 static bool body(struct session *session)
 {
 	struct fifo *in = &session->client.in;
@@ -49,7 +17,7 @@ static bool body(struct session *session)
 		len = room;
 	if (len == 0 || session->up.wire.broken)
 		return false;
-	len = body_len(&session->body_at, fifo_text(in), len, &end);
+	len = body_part(&session->body_at, fifo_text(in), len, &end);
 	(void)wire_send(&session->up.wire, fifo_text(in), len);
 	fifo_drop(in, len);
 	session->bytes += (int64_t)len;

@@ -3,6 +3,7 @@
 #define RELAY365_SENDMAIL_SESSION_PRIVATE_H
 
 #include "proto/lease.h"
+#include "sendmail/body.h"
 #include "sendmail/session.h"
 #include "sendmail/upstream.h"
 
@@ -25,9 +26,6 @@ enum phase {
 	PHASE_ASKED, /* DATA was sent: its reply decides what comes next */
 	PHASE_BODY
 };
-
-/* Where the message stands in the search for its end, CR LF "." CR LF. */
-enum body_at { BODY_IN_LINE, BODY_CR, BODY_LINE_START, BODY_DOT, BODY_DOT_CR };
 
 struct session {
 	const struct session_parts *parts;

@@ -3,20 +3,21 @@
 
 #include <strings.h>
 
-/* 2: this very sender, 1: its domain, 0: not. */
+/*
+ * 3: this very sender, 2: it is the mailbox's own address (what a policy rewrites
+ * must not leave by another mailbox), 1: its domain, 0: not.
+ */
 static int claims(const struct conf_mailbox *mailbox, const char *sender)
 {
 	const char *at = strrchr(sender, '@');
-	int best = 0;
+	int best = strcasecmp(mailbox->address, sender) == 0 ? 2 : 0;
 
-	if (strcasecmp(mailbox->address, sender) == 0)
-		return 2;
 	for (size_t i = 0; i < mailbox->senders.count; i++) {
 		const char *pattern = mailbox->senders.item[i];
 
 		if (strcasecmp(pattern, sender) == 0)
-			return 2;
-		if (pattern[0] == '*' && pattern[1] == '@' && at != NULL &&
+			return 3;
+		if (best == 0 && pattern[0] == '*' && pattern[1] == '@' && at != NULL &&
 		    strcasecmp(pattern + 1, at) == 0)
 			best = 1;
 	}
