@@ -17,6 +17,7 @@ struct probe {
 	struct http *http;
 	struct curl_slist *connect_to;
 	struct buf transcript;
+	bool signed_in; /* 235 was said: libcurl goes on without AUTH when none is offered */
 	char reply[512];
 	char error[CURL_ERROR_SIZE];
 	int64_t began_ms;
@@ -86,6 +87,8 @@ static void add_line(struct probe *probe, char direction, const char *line, size
 	else
 		make_harmless(line, len, text, sizeof(text));
 	(void)buf_addf(&probe->transcript, "%c %s\n", direction, text);
+	if (direction == '<' && len > 3 && memcmp(line, "235 ", 4) == 0)
+		probe->signed_in = true;
 	/* "535 5.7.3 ..." and not "535-..." */
 	if (direction == '<' && len > 3 && line[3] == ' ')
 		(void)snprintf(probe->reply, sizeof(probe->reply), "%s", text);
@@ -132,19 +135,31 @@ static size_t on_body(char *data, size_t size, size_t count, void *userp)
 
 /* ---- the session ---- */
 
+/* Why there is no verdict; "" when the server's own words are one. */
+static const char *problem_of(const struct probe *probe, CURLcode code)
+{
+	/* A refusal may come as a challenge that holds JSON (RFC 7628, section 3.2.3). */
+	bool refused = probe->reply[0] == '4' || probe->reply[0] == '5' ||
+		       (code == CURLE_LOGIN_DENIED && probe->reply[0] == '3');
+
+	if (refused)
+		return "";
+	if (code == CURLE_LOGIN_DENIED || code == CURLE_OK)
+		return "the server does not offer AUTH XOAUTH2";
+	return probe->error[0] != '\0' ? probe->error : curl_easy_strerror(code);
+}
+
 static void on_ended(struct http_transfer *transfer, int code)
 {
 	struct probe *probe = (struct probe *)transfer;
-	struct probe_result result = {.ok = code == CURLE_OK,
+	struct probe_result result = {.ok = code == CURLE_OK && probe->signed_in,
 				      .reply = probe->reply,
 				      .problem = "",
 				      .transcript = buf_text(&probe->transcript),
 				      .took_ms = clock_boot_ms() - probe->began_ms};
 
-	/* With a refusal of the server's its own words say more than libcurl's. */
-	if (!result.ok && probe->reply[0] != '4' && probe->reply[0] != '5')
-		result.problem = probe->error[0] != '\0' ? probe->error
-							 : curl_easy_strerror((CURLcode)code);
+	if (!result.ok)
+		result.problem = problem_of(probe, (CURLcode)code);
 	probe->done(probe->arg, &result);
 	probe_free(probe);
 }

@@ -1,6 +1,6 @@
-"""Tokens from an OAuth server that nobody here wrote: npm's oidc-provider.
+"""An OAuth server and an XOAUTH2 server that nobody here wrote: npm's oidc-provider, and Dovecot.
 
-Skipped when there is no npm or it can't install that package.
+Skipped when there is no npm or it can't install that package, or no Dovecot.
 """
 
 import json
@@ -141,3 +141,120 @@ def test_device_code_and_rotating_refresh_tokens(lab, modules):
         assert flow.status(lab)["tokend"]["tokens"][0]["state"] == "valid"
     finally:
         provider.stop()
+
+
+# -- Dovecot ---------------------------------------------------------------------
+
+DOVECOT = """
+base_dir = %(folder)s/run
+log_path = %(log)s
+protocols = submission
+listen = 127.0.0.1
+ssl = required
+ssl_cert = <%(pki)s.pem
+ssl_key = <%(pki)s.key
+hostname = smtp.office365.com
+auth_mechanisms = xoauth2
+auth_failure_delay = 0
+disable_plaintext_auth = yes
+default_login_user = nobody
+default_internal_user = nobody
+default_internal_group = nogroup
+submission_relay_host = 127.0.0.1
+submission_relay_port = %(sink)d
+submission_relay_trusted = no
+mail_location = maildir:%(folder)s/mail
+first_valid_uid = 0
+service anvil {
+  chroot =
+}
+service submission-login {
+  chroot =
+  inet_listener submission {
+    port = %(port)d
+  }
+}
+passdb {
+  driver = oauth2
+  mechanisms = xoauth2
+  args = %(folder)s/oauth2.conf
+}
+userdb {
+  driver = static
+  args = uid=nobody gid=nogroup home=%(folder)s/mail
+}
+"""
+INTROSPECTION = """
+introspection_url = %(url)s/token/introspection
+introspection_mode = post
+client_id = dovecot
+client_secret = %(secret)s
+username_attribute = client_id
+active_attribute = active
+active_value = true
+tls_ca_cert_file = %(ca)s
+"""
+
+
+class Dovecot:
+    """A private submission server, and behind it a sink that takes every message."""
+
+    def __init__(self, lab, provider):
+        self.folder = lab.folder + "/dovecot"
+        self.port, self.sink_port = procs.free_port(), procs.free_port()
+        os.makedirs(self.folder + "/mail")
+        os.chmod(self.folder + "/mail", 0o777)
+        self.dump = self.folder + "/mail/dump"
+        procs.write(self.folder + "/oauth2.conf", INTROSPECTION % {
+            "url": provider.url, "secret": lab.secret, "ca": lab.sim.ca}, 0o600)
+        config = procs.write(self.folder + "/dovecot.conf", DOVECOT % {
+            "folder": self.folder, "log": lab.folder + "/log/dovecot.log", "port": self.port,
+            "pki": os.path.join(lab.sim.dir, "pki", "smtp-good"), "sink": self.sink_port}, 0o600)
+        env = programs.environment(lab.folder)
+        self.processes = [
+            subprocess.Popen(["smtp-sink", "-u", "nobody", "-D", self.dump + ".",
+                              "127.0.0.1:%d" % self.sink_port, "64"], env=env),
+            subprocess.Popen(["dovecot", "-F", "-c", config], env=env)]
+        for port in (self.sink_port, self.port):
+            procs.wait_for(lambda: procs.accepts(("127.0.0.1", port)), 30, "port %d" % port)
+
+    def messages(self):
+        return [name for name in os.listdir(self.folder + "/mail") if name.startswith("dump.")]
+
+    def stop(self):
+        for process in self.processes:
+            process.terminate()
+            process.wait(20)
+
+
+@pytest.fixture
+def dovecot(lab, provider):
+    if not shutil.which("dovecot") or not os.path.exists("/usr/lib/dovecot/submission-login"):
+        pytest.skip("Dovecot's submission server is not installed")
+    made = Dovecot(lab, provider)
+    provider.configure(laboratory.ADDRESS, secret_file=lab.secret_file, smtp_address="127.0.0.1",
+                       smtp_port=made.port)
+    yield made
+    made.stop()
+
+
+def test_dovecot_takes_the_token(lab, dovecot):
+    lab.tokend.start()
+    assert "Exchange takes its token" in lab.relay365("probe").stdout
+
+
+def test_dovecot_refuses_another(lab, provider, dovecot):
+    """A token of another client: Dovecot answers as Google does, with a challenge."""
+    provider.configure("secret", secret_file=lab.secret_file, smtp_address="127.0.0.1",
+                       smtp_port=dovecot.port)
+    lab.tokend.start()
+    said = lab.relay365("probe", "--transcript", status=1)
+    assert "does not let it sign in: 334" in said.stdout, said.stdout
+
+
+def test_postfix_delivers_to_dovecot(lab, dovecot):
+    postfix = flow.wire(lab, milter=False)
+    assert postfix.send(flow.SENDER, ["r@example.net"]).ok
+    procs.wait_for(dovecot.messages, 30, lambda: "a message; log:\n" + postfix.log())
+    postfix.wait_queue_empty()
+    assert {d.status for d in postfix.deliveries()} == {"sent"}

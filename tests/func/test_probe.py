@@ -62,6 +62,7 @@ def test_refusal_shows_at_once(lab):
     ("unregistered", ["535 5.7.3"]), ("audience", ["aud is Microsoft Graph: the scope must be"]),
     ("roles", ["note: roles has no SMTP.SendAsApp"]), ("mailbox off", ["535 5.7.139"]),
     ("down", ["could not be tried", "onnect"]), ("no tls", ["STARTTLS"]),
+    ("no auth", ["does not offer AUTH XOAUTH2"]), ("challenge", ["sign in: 334"]),
     ("certificate", ["certificate"]), ("busy", ["421"]), ("no token", ["AADSTS7000215"])])
 def test_verdicts(lab, how, texts):
     lab.configure()
@@ -78,6 +79,8 @@ def test_verdicts(lab, how, texts):
         lab.sim.mailbox(laboratory.ADDRESS, smtp_auth_disabled=True)
     elif how == "busy":
         lab.sim.fault("smtp", "reply", at="CONNECT", text="421 4.3.2 Service not active")
+    elif how == "challenge":
+        lab.sim.fault("smtp", "error_challenge", text="eyJzdGF0dXMiOiI0MDEifQ==")
     elif how == "no token":
         lab.sim.fault("entra", "aadsts", code=7000215)
         status = 75
@@ -86,7 +89,8 @@ def test_verdicts(lab, how, texts):
         if how == "down":
             lab.sim.listen("smtp", open=False)
         else:
-            lab.sim.fault("smtp", {"no tls": "no_starttls"}.get(how, "certificate"))
+            lab.sim.fault("smtp", {"no tls": "no_starttls", "no auth": "no_auth"}.get(
+                how, "certificate"))
     lab.tokend.start()
     said = probe(lab, status=status)
     assert all(text in said for text in texts), said

@@ -3,8 +3,10 @@
 // usage: node provider.mjs CONFIG.json
 //
 // CONFIG: port, key and certificate of TLS, secret, jwk (of the application's
-// certificate), lifetime. Prints "ready". GET /approve?user_code=... is what a
-// user does in a browser; GET /requests tells the grants that were served.
+// certificate), lifetime. Clients: secret, certificate-PS256, certificate-RS256,
+// device, relay@contoso.com (an application whose name Dovecot takes for a
+// user's), and dovecot, which asks what a token is worth. Prints "ready".
+// GET /approve?user_code=... is what a user does in a browser; GET /requests tells the grants that were served.
 import fs from 'node:fs';
 import https from 'node:https';
 import { createRequire } from 'node:module';
@@ -24,6 +26,10 @@ const provider = new Provider(issuer, {
   clients: [
     { ...common, client_id: 'secret', client_secret: config.secret,
       grant_types: ['client_credentials'], token_endpoint_auth_method: 'client_secret_post' },
+    { ...common, client_id: 'relay@contoso.com', client_secret: config.secret,
+      grant_types: ['client_credentials'], token_endpoint_auth_method: 'client_secret_post' },
+    { ...common, client_id: 'dovecot', client_secret: config.secret, grant_types: [],
+      token_endpoint_auth_method: 'client_secret_post' },
     ...['PS256', 'RS256'].map((alg) => ({
       ...common, client_id: `certificate-${alg}`, grant_types: ['client_credentials'],
       token_endpoint_auth_method: 'private_key_jwt', token_endpoint_auth_signing_alg: alg,
@@ -33,6 +39,7 @@ const provider = new Provider(issuer, {
   ],
   scopes: ['openid', 'offline_access', SCOPE],
   features: { clientCredentials: { enabled: true }, deviceFlow: { enabled: true },
+    introspection: { enabled: true, allowedPolicy: () => true },
     devInteractions: { enabled: false } },
   rotateRefreshToken: true,
   ttl: { AccessToken: config.lifetime, ClientCredentials: config.lifetime, DeviceCode: 600,
