@@ -87,6 +87,7 @@ def test_restart_repeats_nothing(lab, web):
     assert procs.read(lab.folder + "/state/alarms/token:contoso") == ""
 
 
+@pytest.mark.slow
 def test_hook_that_fails_is_tried_again(lab, web):
     web.answers = [500, 503]
     lab.sim.fault("entra", "aadsts", code=7000222)

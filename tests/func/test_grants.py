@@ -129,6 +129,7 @@ def test_device_code(lab):
     assert all(b - a > 0.9 for a, b in zip(polls, polls[1:])), polls
 
 
+@pytest.mark.slow
 def test_device_code_slow_down(lab):
     delegated(lab)
     lab.tokend.start()
@@ -206,6 +207,7 @@ def test_confidential_client_shows_its_secret(lab):
 
 # -- refresh tokens ------------------------------------------------------------
 
+@pytest.mark.slow
 def test_refresh_token_rotates(lab):
     """The stand-in revokes all when a replaced one comes back."""
     delegated(lab)
@@ -221,6 +223,7 @@ def test_refresh_token_rotates(lab):
     assert mode == 0o600
 
 
+@pytest.mark.slow
 def test_refresh_token_dies_and_a_user_mends_it(lab):
     delegated(lab)
     lab.sim.tenant(laboratory.TENANT, expires_in=12)
@@ -235,6 +238,7 @@ def test_refresh_token_dies_and_a_user_mends_it(lab):
     assert token_status(lab)["state"] == "valid"
 
 
+@pytest.mark.slow
 def test_passing_errors_cost_no_refresh_token(lab):
     delegated(lab)
     lab.sim.tenant(laboratory.TENANT, expires_in=3600, refresh_in=1)
@@ -315,7 +319,8 @@ def test_managed_identity_of_the_system(lab):
 
 
 @pytest.mark.parametrize("status, retried", [
-    (404, True), (410, True), (429, True), (500, True), (400, False)])
+    (404, True), (410, True), (429, True), (400, False)])
+@pytest.mark.slow
 def test_managed_identity_retries(lab, status, retried):
     managed(lab)
     lab.sim.fault("imds", "status", status=status, times=1)

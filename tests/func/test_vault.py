@@ -87,6 +87,7 @@ def test_spoilt_file_is_not_taken(lab, spoil):
     assert os.stat(path).st_mode & 0o777 == 0o600
 
 
+@pytest.mark.slow
 def test_full_disk(lab, state_disk, web):
     """A rotated refresh token can't be written: it is used from memory, and an admin is told."""
     test_grants.delegated(lab)
@@ -108,6 +109,7 @@ def test_full_disk(lab, state_disk, web):
     assert "last_error" not in token_status(lab)
 
 
+@pytest.mark.slow
 def test_killed_again_and_again(lab):
     """Each process goes on with the newest refresh token; a replaced one would be refused."""
     test_grants.delegated(lab)
@@ -115,7 +117,7 @@ def test_killed_again_and_again(lab):
     lab.sim.tenant(laboratory.TENANT, expires_in=3600, refresh_in=4)
     lab.tokend.start()
     test_grants.sign_in(lab)
-    for number in range(6):
+    for number in range(3):
         procs.wait_for(lambda: token_status(lab)["requests"] >= 1, 20, "a renewal")
         kept(lab, "mailbox-relay")
         procs.wait_for(lambda: token_status(lab)["state"] == "valid", 20,
