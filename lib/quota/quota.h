@@ -136,7 +136,10 @@ struct quota_incident {
  */
 size_t quota_incidents(struct quota *quota, bool news_only, struct quota_incident **list_r);
 
-/* After a start: begins the incidents of what was counted before. */
+/*
+ * After a start: begins the incidents of what was counted before. Those of one
+ * source or sender are no news then: there may be many, and nobody sends.
+ */
 void quota_watch_all(struct quota *quota);
 
 /*

@@ -117,6 +117,13 @@ size_t quota_incidents(struct quota *quota, bool news_only, struct quota_inciden
 	return n;
 }
 
+/* Limits of one source or sender, of which there may be very many. */
+static bool is_of_one(const struct quota_limit *limit)
+{
+	return limit->per == QUOTA_PER_SOURCE || limit->per == QUOTA_PER_SENDER ||
+	       limit->per == QUOTA_PER_SENDER_DOMAIN;
+}
+
 void quota_watch_all(struct quota *quota)
 {
 	int64_t now_ms;
@@ -124,8 +131,14 @@ void quota_watch_all(struct quota *quota)
 	(void)pthread_mutex_lock(&quota->lock);
 	now_ms = quota_now(quota, NULL);
 	for (size_t i = 0; i < quota->counters.slots; i++)
-		for (struct counter *c = quota->counters.slot[i]; c != NULL; c = c->next)
-			if (c->limit != NULL)
-				quota_watch_counter(quota, c, window_used(&c->window, now_ms));
+		for (struct counter *c = quota->counters.slot[i]; c != NULL; c = c->next) {
+			size_t before = quota->highs;
+
+			if (c->limit == NULL)
+				continue;
+			quota_watch_counter(quota, c, window_used(&c->window, now_ms));
+			if (quota->highs > before && is_of_one(c->limit))
+				quota->high[before].told = c->percent;
+		}
 	(void)pthread_mutex_unlock(&quota->lock);
 }

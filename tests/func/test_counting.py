@@ -132,7 +132,7 @@ def test_content_filter(lab, options, used):
 
 
 def test_before_queue_filter(lab):
-    """Milters see no end of message there: `relay365 check` warns, and tokend counts."""
+    """Milters see no end of message there: `relay365 doctor` warns, and tokend counts."""
     port = free_port()
     postfix = gateway(lab, main={"smtpd_proxy_filter": "127.0.0.1:%d" % port}, master=(
         "127.0.0.1:%d inet n - n - - smtpd -o smtpd_proxy_filter= -o smtpd_milters=\n"

@@ -147,6 +147,22 @@ static void test_restart(void **state)
 	assert_string_equal(news(), "begins 80");
 }
 
+static void test_restart_is_quiet_about_users(void **state)
+{
+	struct quota_limit limit = kit_source_limit(QUOTA_RECIPIENTS, 100);
+
+	(void)state;
+	quota = kit_open(&limit, 1);
+	assert_true(kit_send(quota, 85));
+	quota_close(&quota);
+	quota = kit_open(&limit, 1);
+	quota_watch_all(quota);
+	assert_int_equal(lasting(), 1);
+	assert_string_equal(news(), "");
+	kit_pass(2 * HOUR);
+	assert_int_equal(lasting(), 1);
+}
+
 static void test_limit_that_goes(void **state)
 {
 	(void)state;
@@ -190,6 +206,7 @@ int main(void)
 		TEST(test_jump),
 		TEST(test_verdict_and_use_carry_the_number),
 		TEST(test_restart),
+		TEST(test_restart_is_quiet_about_users),
 		TEST(test_limit_that_goes),
 		cmocka_unit_test(test_forecast),
 	};
