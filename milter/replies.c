@@ -2,7 +2,7 @@
 
 #include "base/clock.h"
 
-enum { KEY_SHOWN = 254, WINDOW_TEXT = 32, SENDER_SHOWN = 100 };
+enum { KEY_SHOWN = 254, WINDOW_TEXT = 32, NAME_TEXT = QUOTA_NAME_MAX + 16, SENDER_SHOWN = 100 };
 
 static void fill(struct reply *reply, const char *code, const char *status)
 {
@@ -52,27 +52,37 @@ static void owner_text(const struct quota_verdict *verdict, char *out, size_t ca
 			       verdict->key);
 }
 
+/* " (limit per-user)", for a limit of the admin's; built-in ones have an underscore each. */
+static const char *name_text(const struct quota_verdict *verdict, char out[NAME_TEXT])
+{
+	out[0] = '\0';
+	if (verdict->per != QUOTA_PER_EVERYONE && strchr(verdict->limit, '_') == NULL)
+		(void)snprintf(out, NAME_TEXT, " (limit %s)", verdict->limit);
+	return out;
+}
+
 void reply_use(const struct quota_verdict *verdict, char *out, size_t cap)
 {
-	char owner[KEY_SHOWN + 64], window[WINDOW_TEXT];
+	char owner[KEY_SHOWN + 64], window[WINDOW_TEXT], name[NAME_TEXT];
 
 	owner_text(verdict, owner, sizeof(owner));
-	(void)snprintf(out, cap, "%s: %lld of %lld %s used in %s%s", owner,
+	(void)snprintf(out, cap, "%s: %lld of %lld %s used in %s%s%s", owner,
 		       (long long)verdict->used, (long long)verdict->max,
 		       unit_text(verdict->count), window_text(verdict->window_ms, window),
+		       name_text(verdict, name),
 		       verdict->cap < verdict->max ? ", the rest is kept for priority mail" : "");
 }
 
 static void never_text(const struct quota_verdict *verdict, struct reply *reply)
 {
-	char owner[KEY_SHOWN + 64], window[WINDOW_TEXT];
+	char owner[KEY_SHOWN + 64], window[WINDOW_TEXT], name[NAME_TEXT];
 
 	owner_text(verdict, owner, sizeof(owner));
 	(void)snprintf(reply->text, sizeof(reply->text),
-		       "%s: this message needs more than the %lld %s that are allowed in %s; "
+		       "%s: this message needs more than the %lld %s that are allowed in %s%s; "
 		       "it can never fit",
 		       owner, (long long)verdict->cap, unit_text(verdict->count),
-		       window_text(verdict->window_ms, window));
+		       window_text(verdict->window_ms, window), name_text(verdict, name));
 }
 
 static void room_text(const struct quota_verdict *verdict, int64_t now_wall_ms,

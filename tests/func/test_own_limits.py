@@ -32,7 +32,7 @@ def test_messages_per_user(lab):
     postfix = gateway(lab, limits={"per-user": limit()})
     assert answers(postfix, 3, ERP) == [250, 250, 550]
     refused = postfix.send(flow.SENDER, flow.numbers(1), xclient=ERP)
-    assert "source erp: 2 of 2 messages used in 24 h; room for" in refused.text
+    assert "source erp: 2 of 2 messages used in 24 h (limit per-user); room for" in refused.text
     # somebody else is not concerned, and all recipients of a message are one message
     assert answers(postfix, 2, PRINTER, recipients=flow.numbers(9)) == [250, 250]
 
@@ -88,7 +88,7 @@ def test_bytes(lab):
     # the body with its header, which Postfix has completed; where more was announced, that
     assert 2700 + 2 * 60 < use["used"] <= 2700 + 2 * 200
     late = postfix.send(flow.SENDER, flow.numbers(1), "x" * 1500 + "\r\n", xclient=ERP)
-    assert late.code == 550 and "bytes used in 24 h; room for" in late.text
+    assert late.code == 550 and "bytes used in 24 h (limit volume); room for" in late.text
     assert not late.refused, "at the end of the message"
     never = postfix.send(flow.SENDER, flow.numbers(1), "x" * 5000 + "\r\n", xclient=PRINTER)
     assert never.code == 550 and "needs more than the 4000 bytes" in never.text
