@@ -71,6 +71,8 @@ int ctl_options(const struct ctl *ctl, const struct ctl_option *options, size_t 
 /* Control sockets of the two daemons; the caller frees. */
 char *ctl_tokend_socket(const struct conf *conf);
 char *ctl_milter_socket(const struct conf *conf);
+/* relay365-submit's; NULL when there is none: only Sendmail needs that daemon. */
+char *ctl_submit_socket(const struct conf *conf);
 
 /* Members of a daemon's answer: "" and 0 when they are not there or of another type. */
 const char *ctl_text(const cJSON *object, const char *name);

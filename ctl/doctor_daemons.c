@@ -41,8 +41,12 @@ static cJSON *ask(struct doctor *doctor, const char *daemon, char *socket)
 
 void doctor_daemons(struct doctor *doctor)
 {
+	char *socket = ctl_submit_socket(doctor->conf);
+
 	doctor->tokend = ask(doctor, "relay365-tokend", ctl_tokend_socket(doctor->conf));
 	doctor->milter = ask(doctor, "relay365-milter", ctl_milter_socket(doctor->conf));
+	if (socket != NULL)
+		cJSON_Delete(ask(doctor, "relay365-submit", socket));
 	if (doctor->tokend != NULL &&
 	    strcmp(ctl_text(doctor->tokend, "configuration"), doctor->conf->path) != 0)
 		doctor_add(doctor, DOCTOR_WARNING, "give both the same file with -c",

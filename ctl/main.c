@@ -5,7 +5,9 @@
 
 #include "base/xalloc.h"
 
+#include <errno.h>
 #include <getopt.h>
+#include <unistd.h>
 
 static const struct command {
 	const char *name;
@@ -67,6 +69,16 @@ char *ctl_tokend_socket(const struct conf *conf)
 char *ctl_milter_socket(const struct conf *conf)
 {
 	return xasprintf("%s/control", conf->milter_run_dir);
+}
+
+char *ctl_submit_socket(const struct conf *conf)
+{
+	char *path = xasprintf("%s/control", conf->submit_run_dir);
+
+	if (access(path, F_OK) == 0 || errno != ENOENT)
+		return path;
+	free(path);
+	return NULL;
 }
 
 const char *ctl_text(const cJSON *object, const char *name)

@@ -1,4 +1,4 @@
-/* relay365 reload: both daemons read the configuration again, or say why not. */
+/* relay365 reload: the daemons read the configuration again, or say why not. */
 #include "base/compat.h"
 
 #include "ctl/ctl.h"
@@ -24,7 +24,8 @@ static int reload_one(const char *daemon, char *socket)
 
 int ctl_reload(const struct ctl *ctl)
 {
-	int tokend, milter;
+	int tokend, milter, submit = CTL_OK;
+	char *socket;
 
 	if (ctl->argc != 0) {
 		(void)fputs("usage: relay365 [-c FILE] reload\n", stderr);
@@ -32,5 +33,8 @@ int ctl_reload(const struct ctl *ctl)
 	}
 	tokend = reload_one("relay365-tokend", ctl_tokend_socket(ctl->conf));
 	milter = reload_one("relay365-milter", ctl_milter_socket(ctl->conf));
-	return tokend != CTL_OK ? tokend : milter;
+	socket = ctl_submit_socket(ctl->conf);
+	if (socket != NULL)
+		submit = reload_one("relay365-submit", socket);
+	return tokend != CTL_OK ? tokend : milter != CTL_OK ? milter : submit;
 }

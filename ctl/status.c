@@ -80,9 +80,13 @@ cJSON *status_read(const struct conf *conf)
 {
 	cJSON *status = cJSON_CreateObject();
 	cJSON *problems = cJSON_CreateArray();
+	char *socket;
 
 	ask(status, problems, "tokend", ctl_tokend_socket(conf));
 	ask(status, problems, "milter", ctl_milter_socket(conf));
+	socket = ctl_submit_socket(conf);
+	if (socket != NULL)
+		ask(status, problems, "submit", socket);
 	find_problems(status, problems);
 	(void)cJSON_AddItemToObject(status, "problems", problems);
 	return status;

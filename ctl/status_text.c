@@ -175,6 +175,8 @@ void ctl_status_text(const cJSON *status, struct buf *text)
 
 	add_daemon(text, "relay365-tokend", tokend);
 	add_daemon(text, "relay365-milter", milter);
+	if (get(status, "submit") != NULL)
+		add_daemon(text, "relay365-submit", get(status, "submit"));
 	(void)buf_adds(text, "\nTokens\n");
 	cJSON_ArrayForEach (item, get(tokend, "tokens"))
 		add_token(text, item);

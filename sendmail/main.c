@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/sock.h"
 #include "base/xalloc.h"
+#include "sendmail/control.h"
 #include "sendmail/session.h"
 
 #include <arpa/inet.h>
@@ -35,6 +36,7 @@ struct submit {
 	char *unix_path;
 	struct session_parts parts;
 	atomic_int sessions;
+	struct submit_control *control;
 };
 
 struct start {
@@ -215,15 +217,8 @@ static void on_reload(void *arg)
 {
 	struct submit *submit = arg;
 	struct err err = ERR_INIT;
-	struct log_line line;
-	int rc = live_reload(submit->live, &err);
 
-	log_begin(&line, EV_RELOAD, NULL);
-	log_str(&line, "result", rc < 0 ? "refused" : "ok");
-	log_str(&line, "by", "SIGHUP");
-	if (rc < 0)
-		log_str(&line, "text", err.text);
-	log_end(&line);
+	(void)submit_control_reload(submit->live, "SIGHUP", &err);
 }
 
 static int start(struct submit *submit, struct conf *conf, struct err *err)
@@ -236,6 +231,10 @@ static int start(struct submit *submit, struct conf *conf, struct err *err)
 	submit->parts.live = submit->live;
 	if (listen_unix(submit, conf, err) < 0 ||
 	    (conf->submit_listen[0] != '\0' && listen_tcp(submit, conf, err) < 0))
+		return -1;
+	submit->control = submit_control_serve(submit->loop, conf, submit->live,
+					       submit->unix_path, &submit->sessions, err);
+	if (submit->control == NULL)
 		return -1;
 	daemon_watchdog(submit->loop);
 	log_say(EV_START, "relay365-submit " PACKAGE_VERSION " listens at %s%s%s",
@@ -250,6 +249,7 @@ static void stop(struct submit *submit)
 {
 	static const uint64_t one = 1;
 
+	submit_control_free(&submit->control);
 	if (submit->unix_watch.fd >= 0) {
 		(void)close(submit->unix_watch.fd);
 		(void)unlink(submit->unix_path);

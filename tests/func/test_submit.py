@@ -17,13 +17,14 @@ pytestmark = pytest.mark.needs_build
 MIB = 1024 * 1024
 
 
-def start(lab, mailboxes=None, **top):
+def start(lab, mailboxes=None, run=True, **top):
     mailboxes = mailboxes or {"relay": {}}
     for keys in mailboxes.values():
         keys.setdefault("messages_per_minute", 60000)
     lab.configure(mailboxes=mailboxes, **top)
     lab.tokend.start()
-    lab.submit.start()
+    if run:
+        lab.submit.start()
     return lab.folder + "/srun/submit"
 
 
@@ -218,6 +219,19 @@ def test_a_reload_is_for_new_sessions(lab):
             lab.submit.process.send_signal(signal.SIGHUP)
             lab.submit.wait_log("reload result=" + result, since=mark)
         assert client.message("erp@contoso.com", ["a@example.net"])[-1].startswith("250 ")
+
+
+def test_the_command_reaches_it(lab):
+    path = start(lab, run=False)
+    assert "submit" not in flow.status(lab)
+    lab.milter.start()
+    lab.submit.start()
+    with SubmitClient(path) as client:
+        client.hello()
+        assert flow.status(lab)["submit"]["sessions"] == 1
+    assert "relay365-submit: up since" in lab.relay365("status").stdout
+    assert "relay365-submit has read the configuration again" in lab.relay365("reload").stdout
+    lab.submit.wait_log("reload result=ok by=control")
 
 
 def test_wrong_settings_end_it_at_the_start(lab):

@@ -1,0 +1,96 @@
+#include "base/compat.h"
+
+#include "sendmail/control.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/sock.h"
+#include "base/xalloc.h"
+#include "proto/control.h"
+
+#include <unistd.h>
+
+struct submit_control {
+	struct control_server *server;
+	struct live *live;
+	const char *socket;
+	const atomic_int *sessions;
+	int64_t started_wall_ms;
+};
+
+static int verb_status(void *context, const struct kv_message *request, cJSON **json_r,
+		       struct err *err)
+{
+	const struct submit_control *control = context;
+	char text[CLOCK_TEXT_MAX];
+
+	(void)request;
+	(void)err;
+	*json_r = cJSON_CreateObject();
+	(void)cJSON_AddNumberToObject(*json_r, "pid", (double)getpid());
+	(void)cJSON_AddStringToObject(*json_r, "version", PACKAGE_VERSION);
+	(void)cJSON_AddStringToObject(*json_r, "started",
+				      clock_rfc3339(control->started_wall_ms, text));
+	(void)cJSON_AddStringToObject(*json_r, "socket", control->socket);
+	(void)cJSON_AddNumberToObject(*json_r, "sessions", atomic_load(control->sessions));
+	return 0;
+}
+
+int submit_control_reload(struct live *live, const char *who, struct err *err)
+{
+	struct log_line line;
+	int rc = live_reload(live, err);
+
+	log_begin(&line, EV_RELOAD, NULL);
+	log_str(&line, "result", rc < 0 ? "refused" : "ok");
+	log_str(&line, "by", who);
+	if (rc < 0)
+		log_str(&line, "text", err->text);
+	log_end(&line);
+	return rc;
+}
+
+static int verb_reload(void *context, const struct kv_message *request, cJSON **json_r,
+		       struct err *err)
+{
+	struct submit_control *control = context;
+
+	(void)request;
+	(void)json_r;
+	return submit_control_reload(control->live, "control", err);
+}
+
+static const struct control_verb verbs[] = {
+	{"status", verb_status},
+	{"reload", verb_reload},
+	{NULL, NULL},
+};
+
+struct submit_control *submit_control_serve(struct loop *loop, const struct conf *conf,
+					    struct live *live, const char *socket,
+					    const atomic_int *sessions, struct err *err)
+{
+	struct submit_control *control = xcalloc(1, sizeof(*control));
+	char *path = xasprintf("%s/control", conf->submit_run_dir);
+	gid_t group =
+		conf->control_group[0] == '\0' ? (gid_t)-1 : sock_group(conf->control_group);
+
+	control->live = live;
+	control->socket = socket;
+	control->sessions = sessions;
+	control->started_wall_ms = clock_wall_ms();
+	control->server = control_serve(loop, path, group, verbs, control, err);
+	free(path);
+	if (control->server == NULL)
+		submit_control_free(&control);
+	return control;
+}
+
+void submit_control_free(struct submit_control **control)
+{
+	if (*control == NULL)
+		return;
+	control_server_free(&(*control)->server);
+	free(*control);
+	*control = NULL;
+}
