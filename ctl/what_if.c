@@ -140,7 +140,8 @@ static void one_recipient(struct replay *replay, struct passage *passage, const 
 		.sender = mail->sender,
 		.sender_domain = at == NULL ? "" : at + 1,
 		.recipient = recipient,
-		.priority = passage->from != NULL && passage->from->priority,
+		.priority = (passage->from != NULL && passage->from->priority) ||
+			    conf_is_priority_sender(mailbox, mail->sender),
 		.undivided = mail->client[0] == '\0',
 	};
 	const struct quota_need need = {.messages = 1,

@@ -57,11 +57,17 @@ const struct conf_mailbox *route_mailbox(const struct conf *conf, const char *ma
 					 const char *host, const char *sender)
 {
 	static const char prefix[] = CONF_TRANSPORT_PREFIX;
+	static const char lane[] = CONF_TRANSPORT_PRIORITY;
 
 	if (mailer != NULL && strncmp(mailer, prefix, sizeof(prefix) - 1) == 0) {
 		const char *name = mailer + sizeof(prefix) - 1;
 
-		return conf_mailbox_by_name(conf, name, strlen(name));
+		size_t len = strlen(name), tail = sizeof(lane) - 1;
+		const struct conf_mailbox *found = conf_mailbox_by_name(conf, name, len);
+
+		if (found != NULL || len <= tail || strcmp(name + len - tail, lane) != 0)
+			return found;
+		return conf_mailbox_by_name(conf, name, len - tail);
 	}
 	if ((mailer != NULL && strcmp(mailer, CONF_SENDMAIL_MAILER) == 0) ||
 	    (host != NULL && is_relay_host(conf, host)))

@@ -175,7 +175,8 @@ static struct quota_facts facts_of(const struct session *session,
 		.source = session->source,
 		.sender = session->sender,
 		.sender_domain = route_domain(session->sender),
-		.priority = session->from != NULL && session->from->priority,
+		.priority = (session->from != NULL && session->from->priority) ||
+			    conf_is_priority_sender(mailbox, session->sender),
 		.undivided = session->simulated,
 	};
 }

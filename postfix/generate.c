@@ -31,10 +31,16 @@ static const char *connect_to(const struct conf_tenant *tenant)
 	return tenant->smtp_address[0] != '\0' ? tenant->smtp_address : tenant->smtp_host;
 }
 
-static void add_transport(struct buf *text, const struct conf_mailbox *mailbox)
+static const char *lane(bool priority)
 {
-	(void)buf_addf(text, CONF_TRANSPORT_PREFIX "%s:[%s]:%lld", mailbox->name,
-		       connect_to(mailbox->tenant), (long long)mailbox->tenant->smtp_port);
+	return priority ? CONF_TRANSPORT_PRIORITY : "";
+}
+
+static void add_transport(struct buf *text, const struct conf_mailbox *mailbox, bool priority)
+{
+	(void)buf_addf(text, CONF_TRANSPORT_PREFIX "%s%s:[%s]:%lld", mailbox->name,
+		       lane(priority), connect_to(mailbox->tenant),
+		       (long long)mailbox->tenant->smtp_port);
 }
 
 /* Where Debian or Fedora and RHEL keep the authorities. */
@@ -46,25 +52,25 @@ static const char *system_ca_file(void)
 	return access(debian, R_OK) < 0 && access(fedora, R_OK) == 0 ? fedora : debian;
 }
 
-static void add_service(struct buf *text, const struct conf_mailbox *mailbox, char chroot,
-			const char *folder)
+static void add_service(struct buf *text, const struct conf_mailbox *mailbox, bool priority,
+			char chroot, const char *folder)
 {
 	const struct conf_tenant *tenant = mailbox->tenant;
 
-	(void)buf_addf(text, CONF_TRANSPORT_PREFIX "%s unix - - %c - - smtp\n", mailbox->name,
-		       chroot);
+	(void)buf_addf(text, CONF_TRANSPORT_PREFIX "%s%s unix - - %c - - smtp\n", mailbox->name,
+		       lane(priority), chroot);
 	(void)buf_addf(text,
 		       "    -o smtp_sasl_auth_enable=yes\n"
 		       "    -o smtp_sasl_mechanism_filter=xoauth2\n"
 		       "    -o smtp_sasl_security_options=noanonymous\n"
 		       "    -o smtp_sasl_tls_security_options=noanonymous\n"
-		       "    -o smtp_sasl_password_maps=static:%s:unix:relay365/token\n"
+		       "    -o smtp_sasl_password_maps=static:%s:unix:relay365/token%s\n"
 		       "    -o smtp_sender_dependent_authentication=no\n"
 		       "    -o smtp_tls_security_level=secure\n"
 		       "    -o smtp_tls_mandatory_protocols=!SSLv2,!SSLv3,!TLSv1,!TLSv1.1\n"
 		       "    -o smtp_tls_secure_cert_match=%s\n"
 		       "    -o smtp_tls_CAfile=%s\n",
-		       mailbox->address,
+		       mailbox->address, lane(priority),
 		       tenant->smtp_address[0] != '\0' ? tenant->smtp_host : "nexthop",
 		       tenant->ca_file[0] != '\0' ? tenant->ca_file : system_ca_file());
 	(void)buf_addf(
@@ -82,12 +88,15 @@ void generate_master(const struct conf *conf, char chroot, struct buf *text)
 {
 	char *folder = generate_folder(conf);
 
-	for (size_t i = 0; i < conf->mailboxes; i++)
-		add_service(text, &conf->mailbox[i], chroot, folder);
+	for (size_t i = 0; i < conf->mailboxes; i++) {
+		add_service(text, &conf->mailbox[i], false, chroot, folder);
+		if (conf->mailbox[i].priority_senders.count > 0)
+			add_service(text, &conf->mailbox[i], true, chroot, folder);
+	}
 	free(folder);
 }
 
-static void each_mailbox_parameter(const struct conf_mailbox *mailbox,
+static void each_mailbox_parameter(const struct conf_mailbox *mailbox, bool priority,
 				   void (*each)(void *arg, const char *name, const char *value,
 						bool add),
 				   void *arg)
@@ -103,8 +112,8 @@ static void each_mailbox_parameter(const struct conf_mailbox *mailbox,
 	char name[128], value[24];
 
 	for (size_t i = 0; i < ARRAY_LEN(parameters); i++) {
-		(void)snprintf(name, sizeof(name), CONF_TRANSPORT_PREFIX "%s_%s", mailbox->name,
-			       parameters[i].name);
+		(void)snprintf(name, sizeof(name), CONF_TRANSPORT_PREFIX "%s%s_%s", mailbox->name,
+			       lane(priority), parameters[i].name);
 		(void)snprintf(value, sizeof(value), "%lld", (long long)parameters[i].value);
 		each(arg, name, value, false);
 	}
@@ -173,7 +182,7 @@ void generate_main(const struct conf *conf,
 		if (!conf->mailbox[i].is_default)
 			continue;
 		buf_clear(&value);
-		add_transport(&value, &conf->mailbox[i]);
+		add_transport(&value, &conf->mailbox[i], false);
 		each(arg, "default_transport", buf_text(&value), false);
 	}
 	each(arg, "smtpd_milters", milter, true);
@@ -183,11 +192,48 @@ void generate_main(const struct conf *conf,
 	(void)buf_addf(&value, IMPORT_ENVIRONMENT " SASL_PATH=%s:" SYSTEM_SASL_PATH,
 		       RELAY365_PLUGINDIR, MULTIARCH);
 	each(arg, "import_environment", buf_text(&value), false);
-	for (size_t i = 0; i < conf->mailboxes; i++)
-		each_mailbox_parameter(&conf->mailbox[i], each, arg);
+	for (size_t i = 0; i < conf->mailboxes; i++) {
+		each_mailbox_parameter(&conf->mailbox[i], false, each, arg);
+		if (conf->mailbox[i].priority_senders.count > 0)
+			each_mailbox_parameter(&conf->mailbox[i], true, each, arg);
+	}
 	buf_clear(&value);
 	free(milter);
 	free(folder);
+}
+
+/* Postfix looks for user@domain, then for @domain. */
+static void add_sender(struct buf *text, const struct conf_mailbox *mailbox, const char *sender)
+{
+	(void)buf_addf(text, "%s ", sender[0] == '*' ? sender + 1 : sender);
+	add_transport(text, mailbox, conf_is_priority_sender(mailbox, sender));
+	(void)buf_adds(text, "\n");
+}
+
+static bool has(const struct conf_list *list, const char *item)
+{
+	for (size_t i = 0; i < list->count; i++)
+		if (strcmp(list->item[i], item) == 0)
+			return true;
+	return false;
+}
+
+static void add_senders(struct buf *text, const struct conf_mailbox *mailbox)
+{
+	const struct conf_list *first = &mailbox->priority_senders;
+	bool listed = has(first, mailbox->address);
+
+	for (size_t i = 0; i < mailbox->senders.count; i++) {
+		listed = listed ||
+			 conf_pattern_matches(mailbox->senders.item[i], mailbox->address);
+		add_sender(text, mailbox, mailbox->senders.item[i]);
+	}
+	for (size_t i = 0; i < first->count; i++)
+		if (!has(&mailbox->senders, first->item[i]))
+			add_sender(text, mailbox, first->item[i]);
+	/* What is rewritten comes from here, and must not leave by another mailbox. */
+	if (!listed)
+		add_sender(text, mailbox, mailbox->address);
 }
 
 void generate_sender_transport(const struct conf *conf, struct buf *text)
@@ -195,27 +241,8 @@ void generate_sender_transport(const struct conf *conf, struct buf *text)
 	(void)buf_adds(
 		text,
 		"# Generated by relay365 setup postfix. Sender, then transport and next hop.\n");
-	for (size_t i = 0; i < conf->mailboxes; i++) {
-		const struct conf_mailbox *mailbox = &conf->mailbox[i];
-
-		bool listed = false;
-
-		for (size_t j = 0; j < mailbox->senders.count; j++) {
-			const char *sender = mailbox->senders.item[j];
-
-			listed = listed || conf_pattern_matches(sender, mailbox->address);
-			/* Postfix looks for user@domain, then for @domain. */
-			(void)buf_addf(text, "%s ", sender[0] == '*' ? sender + 1 : sender);
-			add_transport(text, mailbox);
-			(void)buf_adds(text, "\n");
-		}
-		if (listed)
-			continue;
-		/* What is rewritten comes from here, and must not leave by another mailbox. */
-		(void)buf_addf(text, "%s ", mailbox->address);
-		add_transport(text, mailbox);
-		(void)buf_adds(text, "\n");
-	}
+	for (size_t i = 0; i < conf->mailboxes; i++)
+		add_senders(text, &conf->mailbox[i]);
 }
 
 static void add_rule(void *arg, const char *pattern, const char *replacement)

@@ -120,7 +120,8 @@ static int take_lease(struct session *session, const struct conf_mailbox *mailbo
 	enum lease_result result;
 	char path[256], why[768];
 
-	(void)snprintf(path, sizeof(path), "%s/token", session->conf->run_dir);
+	(void)snprintf(path, sizeof(path), "%s/token%s", session->conf->run_dir,
+		       conf_is_priority_sender(mailbox, session->sender) ? "-priority" : "");
 	do
 		result = lease_ask(path, mailbox->address, recipients, LEASE_DEADLINE_MS, answer,
 				   cap, lease);
@@ -172,13 +173,16 @@ int session_sign_in(struct session *session, const struct conf_mailbox *mailbox,
 	return failed(mailbox, err);
 }
 
-/* Before the greeting. With several mailboxes the server is the default one's. */
+/*
+ * Before the greeting. With several mailboxes the server is the default one's,
+ * and the sender decides; so it does where some have priority.
+ */
 static int open_first(struct session *session, struct err *err)
 {
 	const struct conf *conf = session->conf;
 	const struct conf_mailbox *first = &conf->mailbox[0];
 
-	if (conf->mailboxes == 1)
+	if (conf->mailboxes == 1 && first->priority_senders.count == 0)
 		return session_sign_in(session, first, err);
 	for (size_t i = 0; i < conf->mailboxes; i++)
 		if (conf->mailbox[i].is_default)

@@ -24,6 +24,7 @@ struct lease {
 		      */
 	pid_t pid;
 	int recipients;
+	bool priority;
 	bool shared; /* as in the book */
 	int page;    /* in the book, while open */
 	int64_t until_boot_ms;
@@ -35,14 +36,25 @@ struct lease {
 
 /* ---- the queue ---- */
 
-/* At the end; one that was chosen before goes back to where it was. */
+/* Behind which one a lease goes: at the end of its own; one that was chosen, where it was. */
+static struct lease *place_of(const struct lease *lease)
+{
+	struct lease *before = lease->mailbox->last;
+
+	if (lease->chosen)
+		return NULL;
+	while (lease->priority && before != NULL && !before->priority)
+		before = before->prev;
+	return before;
+}
+
 static void enqueue(struct lease *lease)
 {
 	struct mailbox *mailbox = lease->mailbox;
 
 	lease->state = LEASE_WAITS;
-	lease->prev = lease->chosen ? NULL : mailbox->last;
-	lease->next = lease->chosen ? mailbox->first : NULL;
+	lease->prev = place_of(lease);
+	lease->next = lease->prev == NULL ? mailbox->first : lease->prev->next;
 	lease->chosen = false;
 	if (lease->prev != NULL)
 		lease->prev->next = lease;
@@ -148,8 +160,16 @@ static bool is_locked(const struct mailbox *mailbox, char *reason, size_t cap,
 	return true;
 }
 
-bool mailbox_is_shut(struct mailbox *mailbox, int64_t need, char *reason, size_t cap,
-		     int64_t *retry_ms_r)
+/* What of the day's recipients a lease may use. */
+static int64_t most_of(const struct conf_mailbox *conf, bool priority)
+{
+	/* Where nobody is known to have priority, nothing can be kept. */
+	return priority || conf->priority_senders.count == 0 ? conf->recipients_per_day
+							     : conf_ordinary_recipients(conf);
+}
+
+bool mailbox_is_shut(struct mailbox *mailbox, int64_t need, bool priority, char *reason,
+		     size_t cap, int64_t *retry_ms_r)
 {
 	int64_t max, used, room_in;
 	char at[CLOCK_TEXT_MAX];
@@ -171,7 +191,7 @@ bool mailbox_is_shut(struct mailbox *mailbox, int64_t need, char *reason, size_t
 			clock_for_people(clock_wall_ms() + *retry_ms_r, clock_wall_ms(), at));
 		return true;
 	}
-	max = mailbox->conf->recipients_per_day;
+	max = most_of(mailbox->conf, priority);
 	room_in = delivered_room_in_ms(mailbox->delivered, max, need);
 	if (room_in == 0)
 		return false;
@@ -185,14 +205,20 @@ bool mailbox_is_shut(struct mailbox *mailbox, int64_t need, char *reason, size_t
 		return true;
 	}
 	(void)snprintf(reason, cap,
-		       "%s: %lld of %lld recipients delivered in 24 h; room for %lld at %s",
-		       mailbox->address, (long long)used, (long long)max, (long long)need,
+		       "%s: %lld of %lld recipients delivered in 24 h%s; room for %lld at %s",
+		       mailbox->address, (long long)used,
+		       (long long)mailbox->conf->recipients_per_day,
+		       used < mailbox->conf->recipients_per_day &&
+				       max < mailbox->conf->recipients_per_day
+			       ? ", the rest is kept for priority mail"
+			       : "",
+		       (long long)need,
 		       clock_for_people(clock_wall_ms() + room_in, clock_wall_ms(), at));
 	return true;
 }
 
 /* Whether a slot is free now; if not, when to look again (0: when a lease ends). */
-static bool has_slot(struct mailbox *mailbox, int64_t need, int64_t *look_in_ms_r)
+static bool has_slot(struct mailbox *mailbox, const struct lease *lease, int64_t *look_in_ms_r)
 {
 	const struct conf_mailbox *conf = mailbox->conf;
 	int64_t used = delivered_used(mailbox->delivered);
@@ -200,7 +226,7 @@ static bool has_slot(struct mailbox *mailbox, int64_t need, int64_t *look_in_ms_
 
 	*look_in_ms_r = 0;
 	if (open >= conf->connections ||
-	    used + mailbox->reserved + need > conf->recipients_per_day)
+	    used + mailbox->reserved + lease->recipients > most_of(conf, lease->priority))
 		return false;
 	/* With the circuit half open, one message shows whether Microsoft takes mail again. */
 	if (mailbox->circuit_step > 0 && open > 0)
@@ -216,7 +242,8 @@ static bool serve_first(struct mailbox *mailbox, int64_t *look_in_ms_r)
 	char reason[512];
 	int64_t retry_ms;
 
-	if (mailbox_is_shut(mailbox, lease->recipients, reason, sizeof(reason), &retry_ms)) {
+	if (mailbox_is_shut(mailbox, lease->recipients, lease->priority, reason, sizeof(reason),
+			    &retry_ms)) {
 		dequeue(lease);
 		refuse(lease, reason, retry_ms);
 		return true;
@@ -227,7 +254,7 @@ static bool serve_first(struct mailbox *mailbox, int64_t *look_in_ms_r)
 		       5000);
 		return true;
 	}
-	if (!has_slot(mailbox, lease->recipients, look_in_ms_r)) {
+	if (!has_slot(mailbox, lease, look_in_ms_r)) {
 		int64_t left = lease->until_boot_ms - clock_boot_ms();
 
 		if (*look_in_ms_r <= 0 || *look_in_ms_r > left)
@@ -279,8 +306,9 @@ static void on_token(struct identity_waiter *waiter, const struct identity_token
 		return;
 	}
 	if (mailbox->conf != NULL && (lease->chosen || mailbox->first == NULL) &&
-	    !mailbox_is_shut(mailbox, lease->recipients, text, sizeof(text), &wait_ms) &&
-	    has_slot(mailbox, lease->recipients, &wait_ms)) {
+	    !mailbox_is_shut(mailbox, lease->recipients, lease->priority, text, sizeof(text),
+			     &wait_ms) &&
+	    has_slot(mailbox, lease, &wait_ms)) {
 		grant(lease, token);
 		return;
 	}
@@ -380,7 +408,7 @@ void mailbox_add_left(struct mailbox *mailbox, const struct lease_entry *entry, 
 
 /* ---- leases ---- */
 
-struct lease *lease_begin(struct mailbox *mailbox, pid_t pid, int recipients,
+struct lease *lease_begin(struct mailbox *mailbox, pid_t pid, int recipients, bool priority,
 			  void (*decided)(void *arg, const struct lease_answer *answer),
 			  void *arg)
 {
@@ -390,6 +418,7 @@ struct lease *lease_begin(struct mailbox *mailbox, pid_t pid, int recipients,
 
 	lease->mailbox = mailbox;
 	lease->pid = pid;
+	lease->priority = priority;
 	lease->shared = recipients > 0;
 	lease->recipients = recipients;
 	if (recipients == 0 && mailbox->conf != NULL)
@@ -399,7 +428,8 @@ struct lease *lease_begin(struct mailbox *mailbox, pid_t pid, int recipients,
 	lease->until_boot_ms = clock_boot_ms() + LEASE_WAIT_MS;
 	lease->waiter.done = on_token;
 	end_left(mailbox, pid);
-	if (mailbox_is_shut(mailbox, lease->recipients, reason, sizeof(reason), &retry_ms))
+	if (mailbox_is_shut(mailbox, lease->recipients, lease->priority, reason, sizeof(reason),
+			    &retry_ms))
 		refuse(lease, reason, retry_ms);
 	else
 		identity_get(mailbox->identity, &lease->waiter);

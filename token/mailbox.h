@@ -7,7 +7,8 @@
  *   - the pace of `messages_per_minute` allows it (evenly spaced), and
  *   - its identity has a token,
  *
- * first come, first served. What passes in seconds (pace, connections) makes
+ * first come, first served, but those with priority before the others, who also
+ * leave the reserve to them. What passes in seconds (pace, connections) makes
  * the asker wait; what lasts (locked, full, no token, quota reply of
  * Microsoft's) is said at once. Leases end when their connection does.
  */
@@ -65,11 +66,12 @@ void mailbox_lock_changed(struct mailbox *mailbox, bool unlocked);
 
 /*
  * Asks for a lease for the process pid. recipients: how many it will deliver;
- * 0: not known, as many as a transaction may carry. decided() comes once, maybe
+ * 0: not known, as many as a transaction may carry. priority: it comes before
+ * those without, and may use what is kept for it. decided() comes once, maybe
  * from inside this call. The lease exists until lease_end(), whether granted,
  * waiting or refused.
  */
-struct lease *lease_begin(struct mailbox *mailbox, pid_t pid, int recipients,
+struct lease *lease_begin(struct mailbox *mailbox, pid_t pid, int recipients, bool priority,
 			  void (*decided)(void *arg, const struct lease_answer *answer),
 			  void *arg);
 void lease_end(struct lease **lease);

@@ -41,8 +41,8 @@ struct mailbox {
  * Whether something that lasts forbids to send to so many recipients; then
  * reason and time are filled in.
  */
-bool mailbox_is_shut(struct mailbox *mailbox, int64_t need, char *reason, size_t cap,
-		     int64_t *retry_ms_r);
+bool mailbox_is_shut(struct mailbox *mailbox, int64_t need, bool priority, char *reason,
+		     size_t cap, int64_t *retry_ms_r);
 
 /* Looks at the queue again: something has changed. */
 void mailbox_pump(struct mailbox *mailbox);

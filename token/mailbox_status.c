@@ -237,7 +237,7 @@ static void add_problem(cJSON *json, struct mailbox *mailbox)
 
 	if (mailbox->conf != NULL)
 		each = conf_transaction_recipients(mailbox->conf);
-	if (mailbox_is_shut(mailbox, each, reason, sizeof(reason), &retry_ms)) {
+	if (mailbox_is_shut(mailbox, each, false, reason, sizeof(reason), &retry_ms)) {
 		(void)cJSON_AddStringToObject(json, "problem", reason);
 		if (!locks_find(mailbox->locks, LOCK_MAILBOX, mailbox->address, &lock) ||
 		    lock.until_wall_ms > 0)

@@ -92,12 +92,16 @@ static int open_sockets(struct tokend *tokend, struct err *err)
 
 	if (open_control(tokend, err) < 0 ||
 	    serve_at(tokend, token_socket_serve, conf->run_dir, "token",
+		     sock_group_to_give("relay365s"), err) < 0 ||
+	    serve_at(tokend, token_socket_serve_priority, conf->run_dir, "token-priority",
 		     sock_group_to_give("relay365s"), err) < 0)
 		return -1;
 	for (size_t i = 0; i < conf->queue_directories.count && result == 0; i++) {
 		char *path = xasprintf("%s/relay365", conf->queue_directories.item[i]);
 
 		if (serve_at(tokend, token_socket_serve, path, "token", postfix, err) < 0 ||
+		    serve_at(tokend, token_socket_serve_priority, path, "token-priority", postfix,
+			     err) < 0 ||
 		    serve_at(tokend, map_socket_serve, path, "map", postfix, err) < 0)
 			result = -1;
 		free(path);

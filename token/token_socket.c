@@ -1,7 +1,8 @@
 /*
  * The token protocol (relay365-token(7)): verb=lease holds a sending slot as
  * long as the connection lives, verb=status tells what became of the message,
- * verb=token hands out a token without a slot.
+ * verb=token hands out a token without a slot. There are two sockets: leases that
+ * are asked for at the one for priority come before the others.
  */
 #include "base/compat.h"
 
@@ -16,6 +17,7 @@ struct session {
 	struct stream *stream;
 	struct lease *lease;
 	struct identity_waiter waiter;
+	bool priority;
 	bool asked;
 	bool granted; /* the lease is open: statuses may follow */
 };
@@ -159,7 +161,7 @@ static void serve_verb(struct stream *stream, const struct kv_message *request,
 			deny(stream, "recipients is not a number from 1 to 1000");
 		else
 			session->lease = lease_begin(mailbox, stream->peer.pid, recipients,
-						     on_lease, stream);
+						     session->priority, on_lease, stream);
 	} else if (kv_is(request, "verb", "token")) {
 		session->waiter.done = on_token;
 		mailbox_get_token(mailbox, &session->waiter);
@@ -199,7 +201,7 @@ static void serve(struct stream *stream, const struct kv_message *request)
 	}
 }
 
-static bool on_opened(struct stream *stream)
+static bool open_session(struct stream *stream, bool priority)
 {
 	struct tokend *tokend = stream_context(stream);
 	struct session *session;
@@ -213,8 +215,19 @@ static bool on_opened(struct stream *stream)
 	}
 	session = xcalloc(1, sizeof(*session));
 	session->stream = stream;
+	session->priority = priority;
 	stream->state = session;
 	return true;
+}
+
+static bool on_opened(struct stream *stream)
+{
+	return open_session(stream, false);
+}
+
+static bool on_priority_opened(struct stream *stream)
+{
+	return open_session(stream, true);
 }
 
 static void on_received(struct stream *stream)
@@ -260,8 +273,23 @@ static const struct stream_ops ops = {
 	.connections_max = CONNECTIONS,
 };
 
+static const struct stream_ops priority_ops = {
+	.opened = on_priority_opened,
+	.received = on_received,
+	.closed = on_closed,
+	.in_max = KV_MESSAGE_MAX,
+	.out_max = KV_MESSAGE_MAX,
+	.connections_max = CONNECTIONS,
+};
+
 struct stream_server *token_socket_serve(struct tokend *tokend, const char *path, gid_t group,
 					 struct err *err)
 {
 	return stream_serve(tokend->loop, path, 0660, group, &ops, tokend, err);
+}
+
+struct stream_server *token_socket_serve_priority(struct tokend *tokend, const char *path,
+						  gid_t group, struct err *err)
+{
+	return stream_serve(tokend->loop, path, 0660, group, &priority_ops, tokend, err);
 }

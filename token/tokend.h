@@ -59,6 +59,8 @@ struct mailbox *tokend_mailbox_by_address(struct tokend *tokend, const char *add
 /* token_socket.c, map_socket.c: serve at path. */
 struct stream_server *token_socket_serve(struct tokend *tokend, const char *path, gid_t group,
 					 struct err *err);
+struct stream_server *token_socket_serve_priority(struct tokend *tokend, const char *path,
+						  gid_t group, struct err *err);
 struct stream_server *map_socket_serve(struct tokend *tokend, const char *path, gid_t group,
 				       struct err *err);
 

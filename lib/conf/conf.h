@@ -135,10 +135,11 @@ struct conf_mailbox {
 	int64_t recipients_per_message;
 	int64_t messages_per_minute;
 	int64_t connections;
-	int64_t when_full;	      /* enum conf_when_full */
-	int64_t max_wait_ms;	      /* for FULL_WAIT */
-	int64_t then;		      /* enum conf_when_full: FULL_DEFER or FULL_REJECT */
-	int64_t reserve_for_priority; /* percent of recipients_per_day */
+	int64_t when_full;		   /* enum conf_when_full */
+	int64_t max_wait_ms;		   /* for FULL_WAIT */
+	int64_t then;			   /* enum conf_when_full: FULL_DEFER or FULL_REJECT */
+	struct conf_list priority_senders; /* as senders; each is one of its own */
+	int64_t reserve_for_priority;	   /* percent of recipients_per_day */
 };
 
 enum conf_runaway { RUNAWAY_WARN, RUNAWAY_HOLD, RUNAWAY_LOCK };
@@ -218,6 +219,12 @@ const struct conf_source *conf_source_of(const struct conf *conf, const char *lo
 /* Whether the mailbox may send as this one, as far as we know: its address, or in senders. */
 bool conf_is_sender(const struct conf_mailbox *mailbox, const char *sender);
 
+/* Whether mail of this sender (or of all that a pattern matches) goes first in its mailbox. */
+bool conf_is_priority_sender(const struct conf_mailbox *mailbox, const char *sender);
+
+/* What of recipients_per_day mail without priority may use. */
+int64_t conf_ordinary_recipients(const struct conf_mailbox *mailbox);
+
 /* Whether Microsoft sees the recipient as one outside of the mailbox's tenant. */
 bool conf_is_external(const struct conf_mailbox *mailbox, const char *recipient);
 
@@ -237,6 +244,8 @@ int64_t conf_transaction_recipients(const struct conf_mailbox *mailbox);
 
 /* The prefix of a mailbox's Postfix transport: "relay365-" NAME. */
 #define CONF_TRANSPORT_PREFIX "relay365-"
+/* And what stands behind NAME in that of its priority_senders. */
+#define CONF_TRANSPORT_PRIORITY "-priority"
 
 /* Sendmail's mailer for all mailboxes (sendmail/relay365.m4). */
 #define CONF_SENDMAIL_MAILER "relay365"

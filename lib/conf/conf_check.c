@@ -96,16 +96,40 @@ bool conf_is_pattern(const char *text)
 	return is_address(text) && (star == NULL || (star == text && star[1] == '@'));
 }
 
-static int check_senders(const struct conf_mailbox *mailbox, struct err *err)
+static int check_senders(const struct conf_list *senders, const char *name, struct err *err)
 {
-	for (size_t i = 0; i < mailbox->senders.count; i++) {
-		const char *sender = mailbox->senders.item[i];
-
-		if (!conf_is_pattern(sender))
+	for (size_t i = 0; i < senders->count; i++)
+		if (!conf_is_pattern(senders->item[i]))
 			return err_set(err, ERR_CONFIG,
-				       "senders: \"%s\" is neither user@domain nor *@domain",
-				       sender);
+				       "%s: \"%s\" is neither user@domain nor *@domain", name,
+				       senders->item[i]);
+	return 0;
+}
+
+/* Whose mail goes first must be a sender of this mailbox, and its transport nobody else's. */
+static int check_priority(const struct conf *conf, const struct conf_mailbox *mailbox,
+			  struct err *err)
+{
+	char name[CONF_NAME_MAX + sizeof(CONF_TRANSPORT_PRIORITY)];
+
+	for (size_t i = 0; i < mailbox->priority_senders.count; i++) {
+		const char *sender = mailbox->priority_senders.item[i];
+
+		if (conf_mailbox_by_sender(conf, sender) != mailbox)
+			return err_set(
+				err, ERR_CONFIG,
+				"priority_senders: \"%s\" is no sender of the mailbox; add "
+				"it to its senders",
+				sender);
 	}
+	(void)snprintf(name, sizeof(name), "%s" CONF_TRANSPORT_PRIORITY, mailbox->name);
+	if (mailbox->priority_senders.count > 0 &&
+	    conf_mailbox_by_name(conf, name, strlen(name)) != NULL)
+		return err_set(
+			err, ERR_CONFIG,
+			"has priority_senders, whose transport is called as that of mailbox "
+			"\"%s\"; rename one of the two",
+			name);
 	return 0;
 }
 
@@ -132,10 +156,12 @@ static int check_mailbox(const struct conf *conf, struct conf_mailbox *mailbox, 
 {
 	fold(mailbox->address);
 	conf_fold_list(&mailbox->senders);
+	conf_fold_list(&mailbox->priority_senders);
 	if (!is_address(mailbox->address) || mailbox->address[0] == '*')
 		return err_set(err, ERR_CONFIG, "address \"%s\" is not of the form user@domain",
 			       mailbox->address);
-	if (check_senders(mailbox, err) < 0)
+	if (check_senders(&mailbox->senders, "senders", err) < 0 ||
+	    check_senders(&mailbox->priority_senders, "priority_senders", err) < 0)
 		return -1;
 	if (mailbox->recipients_per_message > mailbox->recipients_per_day)
 		mailbox->recipients_per_message = mailbox->recipients_per_day;
@@ -194,6 +220,9 @@ static int check_mailboxes(struct conf *conf, struct err *err)
 			if (check_pair(conf, &conf->mailbox[j], mailbox, err) < 0)
 				return mailbox_error(conf, mailbox, err);
 	}
+	for (size_t i = 0; i < conf->mailboxes; i++)
+		if (check_priority(conf, &conf->mailbox[i], err) < 0)
+			return mailbox_error(conf, &conf->mailbox[i], err);
 	return 0;
 }
 

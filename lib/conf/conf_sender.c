@@ -48,6 +48,27 @@ bool conf_is_sender(const struct conf_mailbox *mailbox, const char *sender)
 	return claims(mailbox, sender) > 0;
 }
 
+bool conf_is_priority_sender(const struct conf_mailbox *mailbox, const char *sender)
+{
+	const struct conf_list *list = &mailbox->priority_senders;
+	const char *at = strrchr(sender, '@');
+
+	for (size_t i = 0; i < list->count && at != NULL; i++) {
+		const char *pattern = list->item[i];
+
+		if (strcasecmp(pattern, sender) == 0 ||
+		    (pattern[0] == '*' && strcasecmp(pattern + 1, at) == 0))
+			return true;
+	}
+	return false;
+}
+
+int64_t conf_ordinary_recipients(const struct conf_mailbox *mailbox)
+{
+	return mailbox->recipients_per_day -
+	       mailbox->recipients_per_day * mailbox->reserve_for_priority / 100;
+}
+
 bool conf_is_external(const struct conf_mailbox *mailbox, const char *recipient)
 {
 	const char *at = strrchr(recipient, '@');

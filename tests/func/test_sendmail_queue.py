@@ -82,3 +82,21 @@ def test_no_sendmail(lab):
     lab.configure()
     done = lab.relay365("release", "--sendmail", "/nonexistent/sendmail", status=1)
     assert "/nonexistent/sendmail -bp -qQ failed" in done.stderr
+
+
+def test_priority(lab):
+    """The sender decides at MAIL; its mail may use what is kept from the others."""
+    lab.configure(mailboxes={"relay": {
+        "messages_per_minute": 60000, "recipients_per_day": 20, "reserve_for_priority": 50,
+        "max_wait": "5d", "priority_senders": ["alert@contoso.com"]}})
+    box = lab.make_sendmail(recipients="")
+    for daemon in (lab.tokend, lab.milter, lab.submit):
+        daemon.start()
+    box.start()
+    for n in range(11):
+        send(box, n)
+    lab.sim.wait_messages(10)
+    box.wait_deferred("10 of 20 recipients delivered")
+    send(box, 20, "alert@contoso.com")
+    assert lab.sim.wait_messages(11)[-1]["from"] == "alert@contoso.com"
+    assert len(box.wait_queue(lambda queue: len(queue) == 1 and queue)) == 1

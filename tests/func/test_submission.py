@@ -139,6 +139,29 @@ def test_priority_mail_passes_what_is_refused(lab):
     assert exchange(lab)["refused"] == {} and not OVER.search(postfix.log())
 
 
+@pytest.mark.slow
+def test_priority_mail_first(lab):
+    """What waits for room leaves some to priority_senders, who pass all that waits at once."""
+    clock, postfix = day_of(lab, "wait", recipients_per_day=1000, reserve_for_priority=10,
+                            max_wait="5d", priority_senders=["alert@contoso.com"])
+    feed(postfix, 24, 50)                   # 1200 for what leaves 900 to ordinary mail
+    wait_recipients(lab, 900)
+    wait_full(lab, postfix, "900 of 1000 recipients delivered in 24 h, the rest is kept for "
+              "priority mail; room for 50 at ")
+    feed(postfix, 2, 50, sender="alert@contoso.com", first=100)
+    wait_recipients(lab, 1000)
+    senders = [m["from"] for m in lab.sim.messages()]
+    assert senders == ["erp@contoso.com"] * 18 + ["alert@contoso.com"] * 2
+    assert len(postfix.queue()) == 6
+    feed(postfix, 1, 50, sender="alert@contoso.com", first=200)     # now it is full for them too
+    wait_full(lab, postfix, "1000 of 1000 recipients delivered in 24 h")
+    clock.sleep(24 * HOUR + 180)
+    postfix.wait_queue_empty(60)
+    use = exchange(lab)
+    assert (use["recipients"], use["refused"]) == (1350, {})
+    assert use["max_recipients_in_window"] <= 1000 and not OVER.search(postfix.log())
+
+
 # -- one full mailbox --------------------------------------------------------------
 
 def delays(lab, postfix, n=15):

@@ -229,6 +229,16 @@ static const struct {
 	{MAILBOX_WITH("senders = [\"@contoso.com\"]\n"),
 	 "c.conf:6: mailbox \"relay\": senders: \"@contoso.com\" is neither user@domain nor "
 	 "*@domain"},
+	{MAILBOX_WITH("priority_senders = [\"contoso.com\"]\n"),
+	 "c.conf:6: mailbox \"relay\": priority_senders: \"contoso.com\" is neither user@domain "
+	 "nor *@domain"},
+	{MAILBOX_WITH("default = false; priority_senders = [\"alert@contoso.com\"]\n"),
+	 "c.conf:6: mailbox \"relay\": priority_senders: \"alert@contoso.com\" is no sender of "
+	 "the mailbox; add it to its senders"},
+	{MAILBOX_WITH("default = true; priority_senders = [\"alert@contoso.com\"] },"
+		      " relay-priority: { address = \"b@contoso.com\"\n"),
+	 "c.conf:6: mailbox \"relay\": has priority_senders, whose transport is called as that of "
+	 "mailbox \"relay-priority\"; rename one of the two"},
 	{MAILBOX_WITH("tenant = \"fabrikam\"\n"),
 	 "c.conf:6: mailbox \"relay\": names tenant \"fabrikam\", which is not under "
 	 "\"tenants\""},

@@ -145,10 +145,13 @@ static void on_answer(void *arg, const struct lease_answer *answer)
 	asker->retry_after_ms = answer->retry_after_ms;
 }
 
+static bool asker_priority;
+
 static void ask(struct asker *asker, int recipients)
 {
 	*asker = (struct asker){0};
-	asker->lease = lease_begin(mailbox, getpid(), recipients, on_answer, asker);
+	asker->lease =
+		lease_begin(mailbox, getpid(), recipients, asker_priority, on_answer, asker);
 	/* Sometimes the answer comes from inside the call. */
 	assert_true(asker->answers <= 1);
 }
@@ -276,6 +279,71 @@ static void leases_fit_under_the_day(void **state)
 	ask(&b, 0);
 	assert_true(b.granted);
 	lease_end(&b.lease);
+}
+
+static void priority_goes_first(void **state)
+{
+	struct asker ordinary[2], first[2];
+
+	(void)state;
+	conf.connections = 1;
+	ask(&ordinary[0], 1);
+	ask(&ordinary[1], 1);
+	asker_priority = true;
+	ask(&first[0], 1);
+	ask(&first[1], 1);
+	asker_priority = false;
+	assert_true(ordinary[0].granted);
+	pass(PACE);
+	lease_end(&ordinary[0].lease);
+	assert_true(first[0].granted);
+	assert_int_equal(ordinary[1].answers + first[1].answers, 0);
+	pass(PACE);
+	lease_end(&first[0].lease);
+	assert_true(first[1].granted);
+	assert_int_equal(ordinary[1].answers, 0);
+	pass(PACE);
+	lease_end(&first[1].lease);
+	assert_true(ordinary[1].granted);
+	lease_end(&ordinary[1].lease);
+}
+
+static void the_reserve_is_kept(void **state)
+{
+	static char sender[] = "alert@contoso.com";
+	char *senders[] = {sender};
+	struct asker asker;
+
+	(void)state;
+	conf.reserve_for_priority = 10;
+	say("2.0.0 OK", 8600);
+	ask(&asker, 0);
+	assert_true(asker.granted); /* nobody has priority: nothing is kept */
+	lease_end(&asker.lease);
+	conf.priority_senders.item = senders;
+	conf.priority_senders.count = 1;
+	pass(PACE);
+	ask(&asker, 0);
+	assert_false(asker.granted);
+	assert_non_null(strstr(asker.reason,
+			       "8600 of 10000 recipients delivered in 24 h, the rest "
+			       "is kept for priority mail; room for 500 at "));
+	lease_end(&asker.lease);
+	ask(&asker, 400);
+	assert_true(asker.granted);
+	lease_end(&asker.lease);
+	pass(PACE);
+	asker_priority = true;
+	ask(&asker, 0);
+	assert_true(asker.granted);
+	lease_end(&asker.lease);
+	pass(PACE);
+	say("2.0.0 OK", 1000);
+	ask(&asker, 0);
+	asker_priority = false;
+	assert_false(asker.granted);
+	assert_null(strstr(asker.reason, "priority"));
+	lease_end(&asker.lease);
 }
 
 static void counts_what_was_taken(void **state)
@@ -433,6 +501,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(grants_are_evenly_spaced, enter, leave),
 		cmocka_unit_test_setup_teardown(no_more_than_the_connections, enter, leave),
 		cmocka_unit_test_setup_teardown(leases_fit_under_the_day, enter, leave),
+		cmocka_unit_test_setup_teardown(priority_goes_first, enter, leave),
+		cmocka_unit_test_setup_teardown(the_reserve_is_kept, enter, leave),
 		cmocka_unit_test_setup_teardown(counts_what_was_taken, enter, leave),
 		cmocka_unit_test_setup_teardown(circuit_opens_15_30_60, enter, leave),
 		cmocka_unit_test_setup_teardown(one_message_tries, enter, leave),
