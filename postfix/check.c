@@ -38,24 +38,33 @@ int64_t check_time_s(const char *value)
 
 /* ---- wiring ---- */
 
+static void check_service(const struct checking *check, const struct conf_mailbox *mailbox,
+			  const char *lane)
+{
+	char *name = xasprintf(CONF_TRANSPORT_PREFIX "%s%s", mailbox->name, lane);
+	char *key = xasprintf("%s/unix/smtp_sasl_password_maps", name);
+	char *maps = facts_value(check->facts->options, key);
+
+	if (!facts_has(check->facts->options, key))
+		find(check, CHECK_FAULT, xasprintf("master.cf has no service %s", name), APPLY);
+	else if (strstr(maps, mailbox->address) == NULL)
+		find(check, CHECK_FAULT,
+		     xasprintf("the service %s signs in with %s, not as %s", name, maps,
+			       mailbox->address),
+		     APPLY);
+	free(maps);
+	free(key);
+	free(name);
+}
+
 static void check_services(const struct checking *check)
 {
 	for (size_t i = 0; i < check->conf->mailboxes; i++) {
-		char *name = xasprintf(CONF_TRANSPORT_PREFIX "%s", check->conf->mailbox[i].name);
-		char *key = xasprintf("%s/unix/smtp_sasl_password_maps", name);
-		char *maps = facts_value(check->facts->options, key);
+		const struct conf_mailbox *mailbox = &check->conf->mailbox[i];
 
-		if (!facts_has(check->facts->options, key))
-			find(check, CHECK_FAULT, xasprintf("master.cf has no service %s", name),
-			     APPLY);
-		else if (strstr(maps, check->conf->mailbox[i].address) == NULL)
-			find(check, CHECK_FAULT,
-			     xasprintf("the service %s signs in with %s, not as %s", name, maps,
-				       check->conf->mailbox[i].address),
-			     APPLY);
-		free(maps);
-		free(key);
-		free(name);
+		check_service(check, mailbox, "");
+		if (mailbox->priority_senders.count > 0)
+			check_service(check, mailbox, CONF_TRANSPORT_PRIORITY);
 	}
 }
 

@@ -237,7 +237,8 @@ static const struct {
 	 "the mailbox; add it to its senders"},
 	{MAILBOX_WITH("default = true; priority_senders = [\"alert@contoso.com\"] },"
 		      " relay-priority: { address = \"b@contoso.com\"\n"),
-	 "c.conf:6: mailbox \"relay\": has priority_senders, whose transport is called as that of "
+	 "c.conf:6: mailbox \"relay\": has priority_senders, whose transport is called as that "
+	 "of "
 	 "mailbox \"relay-priority\"; rename one of the two"},
 	{MAILBOX_WITH("tenant = \"fabrikam\"\n"),
 	 "c.conf:6: mailbox \"relay\": names tenant \"fabrikam\", which is not under "
