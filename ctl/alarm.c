@@ -18,11 +18,16 @@
 #include <unistd.h>
 
 enum {
-	NOTICE_MAX = 16384,
+	NOTICE_MAX = 24576,
 	QUEUE_TIMEOUT_MS = 15000,
 	COMMAND_TIMEOUT_MS = 30000,
 	URL_TRIES = 3,
 	URL_PAUSE_S = 5,
+};
+
+struct settings {
+	const char *command, *url, *postmaster;
+	bool log_to_stderr, log_json;
 };
 
 /* The daemon's descriptors are none of ours, or of what we start. */
@@ -95,14 +100,14 @@ static void add_text(cJSON *notice, const struct waiting *waiting)
 	buf_clear(&text);
 }
 
-static void complete(const struct ctl *ctl, cJSON *notice)
+static void complete(const struct settings *settings, cJSON *notice)
 {
 	char host[256] = "";
 	struct waiting waiting;
 
 	(void)gethostname(host, sizeof(host) - 1);
 	(void)cJSON_AddStringToObject(notice, "host", host);
-	(void)cJSON_AddStringToObject(notice, "postmaster", ctl->conf->postmaster);
+	(void)cJSON_AddStringToObject(notice, "postmaster", settings->postmaster);
 	add_waiting(notice, &waiting);
 	add_text(notice, &waiting);
 }
@@ -114,7 +119,7 @@ static void set_variable(const char *name, const char *value)
 	(void)setenv(name, value, 1);
 }
 
-static bool run_command(const struct ctl *ctl, const cJSON *notice, const char *json)
+static bool run_command(const struct settings *settings, const cJSON *notice, const char *json)
 {
 	const cJSON *waiting = cJSON_GetObjectItemCaseSensitive(notice, "waiting");
 	char number[32] = "";
@@ -128,10 +133,10 @@ static bool run_command(const struct ctl *ctl, const cJSON *notice, const char *
 	set_variable("RELAY365_WHAT", ctl_text(notice, "what"));
 	set_variable("RELAY365_ACTION", ctl_text(notice, "action"));
 	set_variable("RELAY365_TEXT", ctl_text(notice, "text"));
-	set_variable("RELAY365_POSTMASTER", ctl->conf->postmaster);
+	set_variable("RELAY365_POSTMASTER", settings->postmaster);
 	set_variable("RELAY365_WAITING", number);
 	set_variable("RELAY365_FIRST_EXPIRES", ctl_text(waiting, "first_expires"));
-	status = child_run(ctl->conf->alarm_command, json, NULL, COMMAND_TIMEOUT_MS);
+	status = child_run(settings->command, json, NULL, COMMAND_TIMEOUT_MS);
 	if (status == 0)
 		return true;
 	if (status < 0)
@@ -162,12 +167,10 @@ static void on_answer(void *arg, const struct http_answer *answer)
 	loop_stop(post->loop);
 }
 
-static bool post_once(const struct ctl *ctl, const char *json, struct post *post)
+static bool post_once(const char *url, const char *json, struct post *post)
 {
-	const struct http_target target = {.url = ctl->conf->alarm_url,
-					   .ca_file = "",
-					   .type = "application/json",
-					   .plain = true};
+	const struct http_target target = {
+		.url = url, .ca_file = "", .type = "application/json", .plain = true};
 	struct secret body = SECRET_INIT;
 	struct err err = ERR_INIT;
 	struct http *http = http_new(post->loop, &err);
@@ -182,7 +185,7 @@ static bool post_once(const struct ctl *ctl, const char *json, struct post *post
 	return post->taken;
 }
 
-static bool post_notice(const struct ctl *ctl, const char *json)
+static bool post_notice(const char *url, const char *json)
 {
 	struct post post = {.taken = false};
 
@@ -190,7 +193,7 @@ static bool post_notice(const struct ctl *ctl, const char *json)
 		if (i > 0)
 			(void)sleep(URL_PAUSE_S);
 		post.loop = loop_new();
-		if (post.loop == NULL || post_once(ctl, json, &post)) {
+		if (post.loop == NULL || post_once(url, json, &post)) {
 			loop_free(&post.loop);
 			break;
 		}
@@ -216,36 +219,76 @@ static void keep_record(const char *path, const char *event, const char *daemons
 		log_say(EV_WARNING, "%s; this alarm is told once more after a restart", err.text);
 }
 
-int ctl_alarm(const struct ctl *ctl)
+static bool is_true(const cJSON *json, const char *name)
 {
-	const struct conf *conf = ctl->conf;
-	cJSON *notice = read_notice();
-	char *original, *json;
+	return cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(json, name));
+}
+
+/* The daemon's settings come with the notice; without a daemon, they are read. */
+static int get_settings(const struct ctl *ctl, const cJSON *given, struct conf **conf_r,
+			struct settings *settings_r)
+{
+	struct err err = ERR_INIT;
+
+	if (cJSON_IsObject(given)) {
+		*settings_r = (struct settings){
+			ctl_text(given, "alarm_command"), ctl_text(given, "alarm_url"),
+			ctl_text(given, "postmaster"), is_true(given, "log_to_stderr"),
+			is_true(given, "log_json")};
+		return 0;
+	}
+	*conf_r = conf_load(ctl->conf_path, &err);
+	if (*conf_r == NULL) {
+		(void)fprintf(stderr, "relay365: %s\n", err.text);
+		return -1;
+	}
+	*settings_r = (struct settings){(*conf_r)->alarm_command, (*conf_r)->alarm_url,
+					(*conf_r)->postmaster, true, (*conf_r)->log_json};
+	return 0;
+}
+
+/* Whether somebody took it. */
+static bool deliver(const struct settings *settings, cJSON *notice)
+{
+	char *original = cJSON_PrintUnformatted(notice), *json;
 	bool taken = false;
 
-	if (ctl->argc != 0 || !cJSON_IsObject(notice)) {
-		(void)fputs("usage: relay365 [-c FILE] alarm <NOTICE.json\n", stderr);
-		cJSON_Delete(notice);
-		return CTL_USAGE;
-	}
-	close_inherited();
-	log_open("relay365", conf->log_to_stderr ? LOG_TO_STDERR : LOG_TO_SYSLOG, conf->log_json,
-		 conf->log_debug);
-	original = cJSON_PrintUnformatted(notice);
-	complete(ctl, notice);
+	complete(settings, notice);
 	cJSON_DeleteItemFromObjectCaseSensitive(notice, "since_ms");
 	json = cJSON_PrintUnformatted(notice);
 	if (original != NULL && json != NULL) {
-		if (conf->alarm_command[0] != '\0')
-			taken = run_command(ctl, notice, json);
-		if (conf->alarm_url[0] != '\0')
-			taken = post_notice(ctl, json) || taken;
+		if (settings->command[0] != '\0')
+			taken = run_command(settings, notice, json);
+		if (settings->url[0] != '\0')
+			taken = post_notice(settings->url, json) || taken;
 		if (taken)
 			keep_record(ctl_text(notice, "record"), ctl_text(notice, "event"),
 				    original);
 	}
 	cJSON_free(original);
 	cJSON_free(json);
+	return taken;
+}
+
+int ctl_alarm(const struct ctl *ctl)
+{
+	cJSON *notice = read_notice();
+	cJSON *given = cJSON_DetachItemFromObjectCaseSensitive(notice, "settings");
+	struct settings settings;
+	struct conf *conf = NULL;
+	int status = CTL_CONFIG;
+
+	if (ctl->argc != 0 || !cJSON_IsObject(notice)) {
+		(void)fputs("usage: relay365 [-c FILE] alarm <NOTICE.json\n", stderr);
+		status = CTL_USAGE;
+	} else if (get_settings(ctl, given, &conf, &settings) == 0) {
+		close_inherited();
+		log_open("relay365", settings.log_to_stderr ? LOG_TO_STDERR : LOG_TO_SYSLOG,
+			 settings.log_json, false);
+		status = deliver(&settings, notice) ? CTL_OK : CTL_PROBLEM;
+	}
+	conf_free(&conf);
+	cJSON_Delete(given);
 	cJSON_Delete(notice);
-	return taken ? CTL_OK : CTL_PROBLEM;
+	return status;
 }

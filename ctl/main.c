@@ -16,7 +16,7 @@ static const struct command {
 	int (*run)(const struct ctl *ctl);
 	bool alone; /* needs no configuration: ctl->conf is NULL */
 } commands[] = {
-	{"alarm", "", "tell of an incident, which the daemons hand over", ctl_alarm, false},
+	{"alarm", "", "tell of an incident, which the daemons hand over", ctl_alarm, true},
 	{"backup", "FILE", "copy the ledger of accepted mail, while the milter runs", ctl_backup,
 	 false},
 	{"authorize", "MAILBOX", "sign in for a mailbox of a delegated tenant: [--browser]",

@@ -37,6 +37,25 @@ static void add_message(struct waiting *waiting, const cJSON *message)
 		waiting->oldest_s = at;
 }
 
+/* "Total requests: 12" at the end. */
+static int count_sendmail(struct waiting *waiting, int timeout_ms)
+{
+	static const char total[] = "Total requests: ";
+	struct buf text = BUF_INIT(LINE_MAX);
+	const char *at;
+	int result = -1;
+
+	if (child_run("mailq 2>/dev/null | tail -n 1", NULL, &text, timeout_ms) == 0) {
+		at = strstr(buf_text(&text), total);
+		if (at != NULL) {
+			waiting->messages = strtoll(at + strlen(total), NULL, 10);
+			result = 0;
+		}
+	}
+	buf_clear(&text);
+	return result;
+}
+
 int waiting_count(struct waiting *waiting_r, int timeout_ms)
 {
 	struct buf queue = BUF_INIT(OUTPUT_MAX);
@@ -46,7 +65,7 @@ int waiting_count(struct waiting *waiting_r, int timeout_ms)
 	memset(waiting_r, 0, sizeof(*waiting_r));
 	if (child_run("postqueue -j 2>/dev/null", NULL, &queue, timeout_ms) != 0) {
 		buf_clear(&queue);
-		return -1;
+		return count_sendmail(waiting_r, timeout_ms);
 	}
 	for (const char *line = buf_text(&queue); *line != '\0';) {
 		size_t len = strcspn(line, "\n");

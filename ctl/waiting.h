@@ -1,6 +1,7 @@
 /*
- * How much mail waits in Postfix's queue, as postqueue(1) tells, and when the
- * first of it would be returned to its sender.
+ * How much mail waits in the MTA's queue, and when the first of it would be
+ * returned to its sender: postqueue(1) tells, or where there is no Postfix,
+ * Sendmail's mailq(1), which knows the number only.
  */
 #ifndef RELAY365_CTL_WAITING_H
 #define RELAY365_CTL_WAITING_H
@@ -20,7 +21,7 @@ struct waiting {
 
 /*
  * Asks Postfix's configuration folder in MAIL_CONFIG, else its default.
- * Returns -1 when there is no Postfix or it does not tell within timeout_ms.
+ * Returns -1 when there is no MTA or it does not tell within timeout_ms.
  */
 int waiting_count(struct waiting *waiting_r, int timeout_ms);
 

@@ -18,8 +18,8 @@
 extern char **environ;
 
 enum {
-	RETRY_MS = 300000, /* after a notice that could not be delivered */
-	NOTICE_MAX = 8192, /* bytes of JSON: a new pipe takes 64 KB without waiting */
+	RETRY_MS = 300000,  /* after a notice that could not be delivered */
+	NOTICE_MAX = 16384, /* bytes of JSON: a new pipe takes 64 KB without waiting */
 };
 
 struct incident {
@@ -42,7 +42,8 @@ static struct {
 	char *folder;
 	char *command; /* the relay365 command */
 	char *conf_path;
-	bool tells; /* alarm_command or alarm_url is set */
+	cJSON *settings; /* for the notices: a file that is being edited must not stop them */
+	bool tells;	 /* alarm_command or alarm_url is set */
 	struct incident *first;
 	size_t incidents;
 	unsigned int children;
@@ -140,6 +141,7 @@ static char *notice_text(const struct incident *incident)
 	(void)cJSON_AddStringToObject(json, "what", incident->what);
 	(void)cJSON_AddStringToObject(json, "action", incident->action);
 	(void)cJSON_AddStringToObject(json, "record", path);
+	(void)cJSON_AddItemToObject(json, "settings", cJSON_Duplicate(book.settings, true));
 	text = cJSON_PrintUnformatted(json);
 	cJSON_Delete(json);
 	free(path);
@@ -334,11 +336,25 @@ void alarms_open(const char *daemon, const char *folder, const struct conf *conf
 	alarms_configure(conf);
 }
 
+static cJSON *settings_of(const struct conf *conf)
+{
+	cJSON *json = cJSON_CreateObject();
+
+	(void)cJSON_AddStringToObject(json, "alarm_command", conf->alarm_command);
+	(void)cJSON_AddStringToObject(json, "alarm_url", conf->alarm_url);
+	(void)cJSON_AddStringToObject(json, "postmaster", conf->postmaster);
+	(void)cJSON_AddBoolToObject(json, "log_to_stderr", conf->log_to_stderr);
+	(void)cJSON_AddBoolToObject(json, "log_json", conf->log_json);
+	return json;
+}
+
 void alarms_configure(const struct conf *conf)
 {
 	(void)pthread_mutex_lock(&book.lock);
 	free(book.conf_path);
 	book.conf_path = xstrdup(conf->path);
+	cJSON_Delete(book.settings);
+	book.settings = settings_of(conf);
 	book.tells = conf->alarm_command[0] != '\0' || conf->alarm_url[0] != '\0';
 	(void)pthread_mutex_unlock(&book.lock);
 }
@@ -355,6 +371,8 @@ void alarms_close(void)
 	free(book.folder);
 	free(book.command);
 	free(book.conf_path);
+	cJSON_Delete(book.settings);
+	book.settings = NULL;
 	book.folder = book.command = book.conf_path = NULL;
 	book.daemon = NULL;
 	book.incidents = book.children = 0;

@@ -207,6 +207,9 @@ def stalled_disk(lab):
 
 
 def main(names):
+    if "--help" in names or "-h" in names:
+        print(__doc__)
+        return 0
     build()
     bars = {"cached": cached, "crowd": crowd, "thousand": thousand,
             "slow_tenant": slow_tenant, "stalled_disk": stalled_disk}

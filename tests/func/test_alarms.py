@@ -108,6 +108,45 @@ def test_hanging_command_holds_up_nobody(lab, web):
     assert lab.tokend.running()
 
 
+def test_broken_configuration_stops_no_alarm(lab, web):
+    """While an admin edits the file, the daemon goes on with the old one, and tells."""
+    lab.configure(alarm_url=web.url)
+    lab.sim.tenant("contoso.onmicrosoft.com", expires_in=3600, refresh_in=3)
+    lab.tokend.start()
+    wait_state(lab, "valid")
+    good = procs.read(lab.config)
+    procs.write(lab.config, good + "nonsense\n", 0o640)
+    lab.sim.fault("entra", "aadsts", code=7000222)
+    [notice] = web.wait(1)
+    assert "can't be renewed" in notice["what"] and "settings" not in notice
+    procs.write(lab.config, good, 0o640)
+
+
+def test_trial(lab, web):
+    lab.configure(alarm_url=web.url)
+    lab.relay365("alarm", data='{"event": "alarm", "what": "a trial"}')
+    [notice] = web.wait(1)
+    assert "a trial" in notice["text"] and notice["postmaster"] == "it@contoso.com"
+    lab.relay365("alarm", data="nothing", status=2)
+    web.answers = [500] * 9
+    lab.relay365("alarm", data='{"event": "alarm", "what": "a trial"}', status=1)
+
+
+def test_watchdog(lab):
+    """systemd hears of tokend, and hears nothing when it hangs."""
+    lab.configure()
+    lab.tokend.start(env={"WATCHDOG_USEC": "300000"})
+    procs.wait_for(lambda: lab.tokend.notify.read().count("WATCHDOG=1") >= 3, 10,
+                   "signs of life")
+    lab.tokend.pause()
+    lab.tokend.notify.read()
+    before = len(lab.tokend.notify.said)
+    time.sleep(1)       # what must not happen takes its time to be seen
+    assert len(lab.tokend.notify.read()) == before
+    lab.tokend.resume()
+    procs.wait_for(lambda: len(lab.tokend.notify.read()) > before, 10, "another")
+
+
 def test_short_outage_alarms_nobody(lab, web):
     lab.sim.fault("entra", "status", status=503, times=1)
     lab.configure(alarm_url=web.url)
