@@ -109,6 +109,17 @@ uint64_t journal_number(struct journal *journal, int slot)
 	return head.number;
 }
 
+bool journal_is_damaged(struct journal *journal, int slot)
+{
+	static const struct head none = {.number = 0};
+	int fd = open_slot(journal, slot);
+	struct head head = none;
+
+	/* Who died before the head was there has left nothing, or zeros. */
+	return fd >= 0 && pread(fd, &head, sizeof(head), 0) > 0 &&
+	       memcmp(&head, &none, sizeof(head)) != 0 && journal_number(journal, slot) == 0;
+}
+
 static int write_whole(int fd, const void *data, size_t len, off_t at)
 {
 	ssize_t n = pwrite(fd, data, len, at);

@@ -45,6 +45,9 @@ void journal_remove(struct journal *journal);
 /* The number of the file that slot 0 or 1 holds; 0: none, or none that was begun. */
 uint64_t journal_number(struct journal *journal, int slot);
 
+/* Whether the slot has a file that was begun and can't be read any more. */
+bool journal_is_damaged(struct journal *journal, int slot);
+
 /*
  * Empties the file whose turn it is with this number, and gives it its head. With probe it
  * must also have room for more than the last one took: else a disk that is just full would

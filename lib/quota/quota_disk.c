@@ -152,6 +152,12 @@ static int fold_left(struct quota *quota, struct err *err)
 	for (int i = 0; i < 2; i++) {
 		uint64_t n = number[older ^ i];
 
+		if (journal_is_damaged(quota->journal, i))
+			log_say(EV_LEDGER,
+				"%s.recent-%d is damaged: mail that was accepted in the last "
+				"seconds before the end is not counted",
+				quota->path, i);
+
 		if (n > quota->folded && fold(quota, n, err) < 0)
 			return -1;
 	}

@@ -334,8 +334,8 @@ static char send_content(struct session *s)
 		verdict = finish(s, open_packet(s, 'T'), NR_DATA);
 	for (int i = 0; i < HEADERS && verdict == 'c' && (s->steps & NO_HEADERS) == 0; i++) {
 		at = open_packet(s, 'L');
-		put_text(s, "X-Header");
-		put_text(s, "some text of usual length in this header");
+		put_text(s, i == 0 ? "From" : "X-Header");
+		put_text(s, i == 0 ? s->sender : "some text of usual length in this header");
 		verdict = finish(s, at, NR_HEADER);
 	}
 	if (verdict == 'c' && wants(s, EOH, 'N', NO_EOH))

@@ -172,6 +172,31 @@ static void test_changed(void **state)
 	assert_int_equal(read_all(1).sum, 123);
 }
 
+/* A file that is no journal is told from one that was never begun. */
+static void test_damaged(void **state)
+{
+	static const struct {
+		const char *content;
+		size_t len;
+		bool damaged;
+	} cases[] = {
+		{"", 0, false},
+		{"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 26, false},
+		{"R365JRN1", 8, true},
+		{"something else that is longer than a head", 41, true},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct journal *journal = journal_new(temp_path("j"));
+
+		(void)temp_write("j.recent-1", cases[i].content, cases[i].len, 0600);
+		assert_int_equal(journal_is_damaged(journal, 1), cases[i].damaged);
+		assert_int_equal(journal_number(journal, 1), 0);
+		journal_free(&journal);
+	}
+}
+
 /* What did not fit leaves no trace, and does not spoil what comes after it. */
 static void test_full(void **state)
 {
@@ -270,8 +295,8 @@ static void test_crash(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_round_trip), TEST(test_torn), TEST(test_changed),
-		TEST(test_full),       TEST(test_fold), TEST(test_crash),
+		TEST(test_round_trip), TEST(test_torn), TEST(test_changed), TEST(test_full),
+		TEST(test_damaged),    TEST(test_fold), TEST(test_crash),
 	};
 
 	log_open("test", LOG_TO_STDERR, false, false);

@@ -113,7 +113,7 @@ static bool by_engine(struct limiter *l, int64_t need)
 	if (taken)
 		assert_int_equal(quota_charge(m, false, NULL, &err), 0);
 	quota_message_free(&m);
-	if (below(400) == 0)
+	if (below(2000) == 0)
 		quota_tick(l->quota);
 	return taken;
 }
