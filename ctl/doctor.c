@@ -27,6 +27,7 @@ static const struct check {
 	{"postfix", "Postfix", doctor_postfix},
 	{"wiring", "relay365 in Postfix", doctor_wiring},
 	{"plugin", "SASL plugin", doctor_plugin},
+	{"sendmail", "relay365 in Sendmail", doctor_sendmail},
 	{"sockets", "sockets, as Postfix sees them", doctor_sockets},
 	{"server", "the way to Office 365", doctor_server},
 	{"sign-in", "signing in", doctor_sign_in},
@@ -214,7 +215,8 @@ int ctl_doctor(const struct ctl *ctl)
 	const struct ctl_option options[] = {{"--nagios", &nagios, NULL},
 					     {"--transcript", &doctor.verbose, NULL},
 					     {"--send", NULL, &doctor.send_to},
-					     {"--config-dir", NULL, &doctor.config_dir}};
+					     {"--config-dir", NULL, &doctor.config_dir},
+					     {"--sendmail-dir", NULL, &doctor.sendmail_dir}};
 	const char **rest = xcalloc((size_t)ctl->argc + 1, sizeof(*rest));
 	int n = ctl_options(ctl, options, ARRAY_LEN(options), rest), status;
 	struct conf *conf = NULL;
@@ -224,7 +226,7 @@ int ctl_doctor(const struct ctl *ctl)
 	if (n != 0) {
 		(void)fputs(
 			"usage: relay365 [-c FILE] [--json] doctor [--send TO] [--transcript] "
-			"[--nagios] [--config-dir DIR]\n",
+			"[--nagios] [--config-dir DIR] [--sendmail-dir DIR]\n",
 			stderr);
 		return CTL_USAGE;
 	}

@@ -26,9 +26,10 @@ struct finding {
 struct doctor {
 	const struct conf *conf; /* NULL: it could not be read */
 	const char *conf_path;
-	const char *config_dir; /* of Postfix; NULL: where Postfix looks */
-	const char *send_to;	/* NULL: no message is sent */
-	bool verbose;		/* transcripts are kept */
+	const char *config_dir;	  /* of Postfix; NULL: where Postfix looks */
+	const char *sendmail_dir; /* of Sendmail; NULL: /etc/mail */
+	const char *send_to;	  /* NULL: no message is sent */
+	bool verbose;		  /* transcripts are kept */
 
 	/* What the checks learn, for those that follow. */
 	struct setup_facts facts;
@@ -53,6 +54,8 @@ bool doctor_failed(const struct doctor *doctor, const char *check);
 /* doctor_files.c */
 void doctor_configuration(struct doctor *doctor);
 void doctor_files(struct doctor *doctor);
+/* doctor_sendmail.c */
+void doctor_sendmail(struct doctor *doctor);
 /* doctor_daemons.c */
 void doctor_daemons(struct doctor *doctor);
 void doctor_sockets(struct doctor *doctor);

@@ -24,6 +24,8 @@ static char *config_dir(const struct doctor *doctor)
 
 	if (doctor->config_dir != NULL)
 		return xstrdup(doctor->config_dir);
+	if (doctor->conf->queue_directories.count == 0)
+		return NULL; /* it delivers with Sendmail */
 	found = instance_config_dir(doctor->conf->queue_directories.item[0], &err);
 	if (found == NULL && instance_run(NULL, "postconf", args, NULL, &text, &err) == 0)
 		found = xstrndup(buf_text(&text), strcspn(buf_text(&text), "\n"));
@@ -81,7 +83,7 @@ void doctor_postfix(struct doctor *doctor)
 
 	if (folder == NULL) {
 		doctor_add(doctor, DOCTOR_UNPROVEN, NULL,
-			   "postconf is not found: this machine has no Postfix");
+			   "there is no Postfix, or queue_directories = [] says so");
 		return;
 	}
 	if (setup_facts_read(folder, &doctor->facts, &err) < 0) {

@@ -1,5 +1,6 @@
 """relay365 setup sendmail: what it changes, with the macros of the real Sendmail."""
 
+import json
 import os
 
 import pytest
@@ -128,3 +129,31 @@ def test_what_is_missing_is_named(lab):
     assert "m4/cf.m4" in mail.setup(status=78).stderr
     assert "FEATURE(`relay365', " in lab.relay365("setup", "sendmail", "--print").stdout
     assert "usage: " in mail.setup("--apply", "--undo", status=2).stderr
+
+
+def seen_by_doctor(lab, mail):
+    """What the doctor finds of Sendmail: verdict and evidence of each."""
+    done = lab.relay365("--json", "doctor", "--sendmail-dir", mail.folder, status=None)
+    return [(f["verdict"], f["evidence"]) for f in json.loads(done.stdout)["findings"]
+            if f["check"] == "sendmail"]
+
+
+def test_doctor(lab):
+    mail = Mail(lab)
+    lab.configure(queue_directories=[])
+    lab.tokend.start()
+    lab.milter.start()
+    assert seen_by_doctor(lab, mail) == [
+        ("warning", "Sendmail does not deliver through relay365")]
+    mail.setup("--apply")
+    found = seen_by_doctor(lab, mail)
+    assert [verdict for verdict, _evidence in found] == ["ok", "ok", "fault"]
+    assert found[2][1] == "relay365-submit is not running: Sendmail keeps all mail"
+    lab.submit.start()
+    assert [verdict for verdict, _evidence in seen_by_doctor(lab, mail)] == ["ok", "ok"]
+
+    cf = mail.read("sendmail.cf")
+    procs.write(mail.folder + "/sendmail.cf", cf.replace("F=T, ", ""))
+    assert "without F=T mail passes uncounted" in str(seen_by_doctor(lab, mail))
+    procs.write(mail.folder + "/sendmail.cf", cf.replace("A=FILE " + lab.folder, "A=FILE /else"))
+    assert seen_by_doctor(lab, mail)[0][0] == "fault"
