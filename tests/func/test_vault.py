@@ -1,6 +1,8 @@
 """Tokens outlive tokend: on disk in time, whatever the disk does, and for nobody else."""
 
 import os
+import subprocess
+import time
 
 import pytest
 
@@ -8,6 +10,7 @@ import flow
 import hook
 import lab as laboratory
 import procs
+import programs
 import small_disk
 import test_grants
 import token_client
@@ -107,6 +110,25 @@ def test_full_disk(lab, state_disk, web):
     lab.tokend.start()              # the stand-in would refuse a token that was replaced
     procs.wait_for(lambda: token_status(lab)["requests"] >= 2, 20, "renewals")
     assert "last_error" not in token_status(lab)
+
+
+@pytest.mark.slow
+def test_stalled_disk(lab):
+    """Three seconds are given to the disk; then mail matters more."""
+    library = lab.folder + "/slow_disk.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library,
+                    programs.TREE / "tests" / "bench" / "slow_disk.c", "-ldl"], check=True)
+    test_grants.delegated(lab)
+    lab.tokend.start(env={"LD_PRELOAD": library, "SLOW_DISK": lab.folder + "/slow",
+                          "ASAN_OPTIONS": "verify_asan_link_order=0"})
+    procs.write(lab.folder + "/slow", "")
+    begin = time.monotonic()
+    test_grants.sign_in(lab)
+    assert time.monotonic() - begin < 15
+    lab.tokend.wait_log("takes longer than 3 s to store a new refresh token", timeout=1)
+    assert token_client.ask(lab.folder + "/run/token")["status"] == "ok"
+    os.unlink(lab.folder + "/slow")
+    assert "refresh=" in kept(lab, "mailbox-relay")
 
 
 @pytest.mark.slow

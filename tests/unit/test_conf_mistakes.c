@@ -172,6 +172,31 @@ static const struct {
 	{TENANT_WITH(""),
 	 "c.conf:1: tenant \"contoso\": has no credential; set certificate and "
 	 "private_key, or secret_file, or federated_token_file, managed_identity or delegated"},
+	{TENANT_WITH(SECRET "managed_identity = true\n"),
+	 "c.conf:1: tenant \"contoso\": has several credentials; keep one of certificate, "
+	 "secret_file, federated_token_file and managed_identity"},
+	{TENANT_WITH("delegated = true\nmanaged_identity = true\n"),
+	 "c.conf:1: tenant \"contoso\": has delegated and managed_identity; a managed identity "
+	 "is "
+	 "no user"},
+	{TENANT_WITH("delegated = true\nnext_certificate = \"certificate\"\n"),
+	 "c.conf:1: tenant \"contoso\": next_certificate and next_private_key go together; "
+	 "next_private_key is missing"},
+	{TENANT_WITH(SECRET "next_certificate = \"certificate\"\nnext_private_key = \"key\"\n"),
+	 "c.conf:1: tenant \"contoso\": has a next_certificate without a certificate that comes "
+	 "before it"},
+	{TENANT_WITH(SECRET "secret_expires = \"2027-13-01\"\n"),
+	 "c.conf:1: tenant \"contoso\": secret_expires = \"2027-13-01\" is not a date like "
+	 "2027-03-01"},
+	{TENANT_WITH("delegated = true\nsecret_expires = \"2027-03-01\"\n"),
+	 "c.conf:1: tenant \"contoso\": has secret_expires without secret_file"},
+	{TENANT_WITH("secret_file = \"credential:../x\"\n"),
+	 "c.conf:1: tenant \"contoso\": \"credential:../x\" names no credential of systemd"},
+	{TENANT_WITH("delegated = true\npassphrase_file = \"open\"\n"),
+	 "c.conf:1: tenant \"contoso\": open holds a secret but has mode 0644; run: chmod "
+	 "o-rwx,g-w open"},
+	{CUSTOM_WITH("token_endpoint = \"http://x/\"\nscope = \"s\"\nsmtp_host = \"h\"\n"),
+	 "c.conf:1: tenant \"contoso\": token_endpoint must begin with https://"},
 	{TENANT_WITH(SECRET "certificate = \"certificate\"\nprivate_key = \"key\"\n"),
 	 "c.conf:1: tenant \"contoso\": has both secret_file and a certificate; keep the "
 	 "certificate"},
