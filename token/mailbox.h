@@ -112,4 +112,7 @@ int64_t mailbox_reset(struct mailbox *mailbox);
 /* For status; see relay365-control(7). */
 cJSON *mailbox_status_json(struct mailbox *mailbox);
 
+/* Now and then: tells when the day is nearly full, and when it has room again. */
+void mailbox_watch_use(struct mailbox *mailbox);
+
 #endif

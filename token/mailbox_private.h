@@ -35,7 +35,16 @@ struct mailbox {
 	char last_reply[256];
 	int64_t last_reply_wall_ms;
 	unsigned long granted, refused, accepted, deferred, bounced;
+
+	/* What was told of how full the day is: 80 or 95 percent, and the incident's number. */
+	int use_percent;
+	uint16_t use_incident;
 };
+
+#define MAILBOX_INCIDENT_MAX 5 /* bytes of its number as text, with the NUL */
+
+/* "a1f3" into out; NULL: there is no incident. */
+const char *mailbox_incident(const struct mailbox *mailbox, char out[MAILBOX_INCIDENT_MAX]);
 
 /*
  * Whether something that lasts forbids to send to so many recipients; then

@@ -84,6 +84,7 @@ static bool hides_cause(const char *status)
 
 static void log_delivery(const struct mailbox *mailbox, const char *status, const char *result)
 {
+	char number[MAILBOX_INCIDENT_MAX];
 	struct log_line line;
 
 	log_begin(&line, EV_DELIVERY, NULL);
@@ -93,6 +94,7 @@ static void log_delivery(const struct mailbox *mailbox, const char *status, cons
 		log_ratio(&line, "delivered", delivered_used(mailbox->delivered),
 			  mailbox->conf->recipients_per_day);
 	log_str(&line, "reply", status);
+	log_str(&line, "incident", mailbox_incident(mailbox, number));
 	log_end(&line);
 }
 
@@ -215,6 +217,7 @@ void mailbox_count(struct mailbox *mailbox, const char *status, int recipients)
 	mailbox->accepted += (unsigned long)recipients;
 	clear_trouble(mailbox);
 	delivered_add(mailbox->delivered, recipients);
+	mailbox_watch_use(mailbox);
 	if (mailbox->circuit_step == 0)
 		return;
 	mailbox->circuit_step = 0; /* who waits need not wait for the end of this lease */
@@ -253,6 +256,7 @@ cJSON *mailbox_status_json(struct mailbox *mailbox)
 {
 	cJSON *json = cJSON_CreateObject();
 	const struct conf_mailbox *conf = mailbox->conf;
+	char number[MAILBOX_INCIDENT_MAX];
 	int64_t room_in_ms;
 
 	(void)cJSON_AddStringToObject(json, "name", mailbox->name);
@@ -281,6 +285,8 @@ cJSON *mailbox_status_json(struct mailbox *mailbox)
 	(void)cJSON_AddNumberToObject(json, "accepted_recipients", (double)mailbox->accepted);
 	(void)cJSON_AddNumberToObject(json, "deferred_recipients", (double)mailbox->deferred);
 	(void)cJSON_AddNumberToObject(json, "bounced_recipients", (double)mailbox->bounced);
+	if (mailbox_incident(mailbox, number) != NULL)
+		(void)cJSON_AddStringToObject(json, "incident", number);
 	add_problem(json, mailbox);
 	if (mailbox->last_reply[0] != '\0') {
 		(void)cJSON_AddStringToObject(json, "last_refusal", mailbox->last_reply);

@@ -33,6 +33,8 @@ static void on_tick(struct loop_timer *timer)
 	struct tokend *tokend = timer->owner;
 
 	delivered_tick(tokend->delivered);
+	for (size_t i = 0; i < tokend->mailboxes; i++)
+		mailbox_watch_use(tokend->mailbox[i]);
 	alarms_tick();
 	if (clock_boot_ms() >= tokend->calendar_at_boot_ms) {
 		calendar_look(tokend->calendar, tokend->conf, tokend->identity,

@@ -92,6 +92,24 @@ def test_alarm_of_one_user_at_95_percent_only(lab):
     assert notice["id"] == "limit/per-user/erp" and "19 of 20" in notice["what"]
 
 
+def test_what_was_delivered(lab):
+    """Aliases and forwards are seen by tokend alone."""
+    line, path = hook.command(lab)
+    lab.sim.mailbox("relay@contoso.com", tenant=flow.relay365_conf_tenant(lab), send_as=["*"],
+                    messages_per_minute=60000)
+    lab.configure(alarm_command=line, mailboxes={"relay": {
+        "recipients_per_day": 20, "messages_per_minute": 60000}})
+    postfix = flow.wire(lab, milter=False)
+    send(postfix, 16)
+    number = lab.tokend.wait_log("limit-high limit=recipients_per_day key=relay@contoso.com "
+                                 "percent=80 used=16/20 incident=(....)$").group(1)
+    assert flow.status(lab)["tokend"]["mailboxes"][0]["incident"] == number
+    send(postfix, 3)
+    lab.tokend.wait_log("limit-high .* percent=95 used=19/20 incident=" + number)
+    [(notice, _env)] = hook.wait_command(path, 1)
+    assert notice["id"] == "delivered/relay" and "19 of 20 recipients delivered" in notice["what"]
+
+
 # -- sources that run away -----------------------------------------------------
 
 def known(lab, **usual):
