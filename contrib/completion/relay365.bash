@@ -27,7 +27,12 @@ _relay365()
 		;;
 	doctor) words='--send --transcript --nagios --config-dir' ;;
 	probe) words='--wait --transcript' ;;
-	lock | hold) words='--reason --for' ;;
+	lock) words='--reason --for' ;;
+	limits) words='--what-if --log' ;;
+	release) words='--log --any --sendmail' ;;
+	queue) words='--sendmail' ;;
+	why) words='--log' ;;
+	reset) words='--limit --delivered' ;;
 	status) words='--json --watch' ;;
 	explain) COMPREPLY=($(compgen -f -- "$cur")) && return ;;
 	*) words='--json' ;;
