@@ -20,7 +20,7 @@ static const struct question {
 	const char *text;
 	bool required;
 	size_t at; /* in struct tenant_answers */
-} questions[] = {
+} questions[TENANT_QUESTIONS] = {
 #define AT(member) offsetof(struct tenant_answers, member)
 	{"--id", "Tenant: its id, or a domain such as contoso.onmicrosoft.com", true, AT(id)},
 	{"--mailboxes", "Mailboxes that shall send, the default one first", true, AT(mailboxes)},
@@ -69,15 +69,16 @@ static char *ask(const char *text)
 	return xstrdup(line);
 }
 
-static int complete(struct tenant_answers *answers, struct err *err)
+static int complete(struct tenant *tenant, struct err *err)
 {
+	struct tenant_answers *answers = &tenant->answers;
 	bool terminal = isatty(STDIN_FILENO) == 1;
 
 	for (size_t i = 0; i < ARRAY_LEN(questions); i++) {
 		const char **answer = answer_at(answers, i);
 
 		if (*answer == NULL && terminal && questions[i].text != NULL)
-			*answer = ask(questions[i].text);
+			*answer = tenant->typed[i] = ask(questions[i].text);
 		if (*answer == NULL)
 			*answer = "";
 		if (questions[i].required && (*answer)[0] == '\0')
@@ -315,11 +316,13 @@ int setup_tenant(const struct ctl *ctl)
 			    stderr);
 		return CTL_USAGE;
 	}
-	if (complete(&tenant.answers, &err) == 0) {
+	if (complete(&tenant, &err) == 0) {
 		place(&tenant, ctl->conf_path);
 		if (write_all(&tenant, replace, &err) == 0)
 			n = say(ctl, &tenant);
 	}
+	for (size_t i = 0; i < TENANT_QUESTIONS; i++)
+		free(tenant.typed[i]);
 	free(tenant.folder);
 	free(tenant.handover);
 	free(tenant.certificate);

@@ -13,8 +13,11 @@ struct tenant_answers {
 	const char *secret_file, *object_id, *licences;
 };
 
+enum { TENANT_QUESTIONS = 10 };
+
 struct tenant {
 	struct tenant_answers answers;
+	char *typed[TENANT_QUESTIONS]; /* those of the answers that came from a terminal */
 	char name[CONF_NAME_MAX + 1];
 	const char *conf_path;
 	char *folder, *handover;
