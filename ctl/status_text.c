@@ -77,6 +77,14 @@ static void add_use(struct buf *text, const char *what, long long used, long lon
 	(void)buf_adds(text, "\n");
 }
 
+/* That Exchange took the token; if it did not, that is among the problems. */
+static void add_probe(struct buf *text, const cJSON *probe)
+{
+	if (strcmp(ctl_text(probe, "result"), "ok") == 0)
+		(void)buf_addf(text, "    signed in at %s, in %lld ms\n", ctl_text(probe, "at"),
+			       ctl_number(probe, "took_ms"));
+}
+
 static void add_mailbox(struct buf *text, const cJSON *mailbox, const cJSON *accepted)
 {
 	(void)buf_addf(text, "  %s <%s>\n", ctl_text(mailbox, "name"),
@@ -89,6 +97,7 @@ static void add_mailbox(struct buf *text, const cJSON *mailbox, const cJSON *acc
 	(void)buf_addf(text, "    sending    %lld of %lld connections, %lld waiting\n",
 		       ctl_number(mailbox, "leases"), ctl_number(mailbox, "connections"),
 		       ctl_number(mailbox, "waiting"));
+	add_probe(text, get(mailbox, "probe"));
 	if (ctl_text(mailbox, "last_refusal")[0] != '\0')
 		(void)buf_addf(text, "    last refusal %s: %s\n",
 			       ctl_text(mailbox, "last_refusal_at"),

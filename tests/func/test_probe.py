@@ -1,6 +1,7 @@
 """Whether Exchange takes a token is known before mail meets it."""
 
 import json
+import re
 
 import pytest
 
@@ -40,6 +41,7 @@ def test_each_new_token_is_tried(lab):
     assert first["commands"] == ["EHLO", "STARTTLS", "EHLO", "AUTH", "NOOP", "QUIT"], first
     assert first["tls"] and lab.sim.state()["smtp"]["violations"] == []
     assert lab.sim.messages() == [] and "problem" not in verdict(lab)
+    assert re.search(r"signed in at 20\S+Z, in \d+ ms", lab.relay365("status", status=None).stdout)
 
 
 def test_refusal_shows_at_once(lab):

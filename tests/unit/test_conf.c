@@ -189,6 +189,49 @@ static void test_clouds(void **state)
 	}
 }
 
+/* Users sign in for one permission; an Azure machine asks itself. */
+static void test_clouds_of_users(void **state)
+{
+	static const struct {
+		const char *line, *scope, *device, *authorize;
+	} cases[] = {
+		{"", "https://outlook.office.com/SMTP.Send offline_access",
+		 "https://login.microsoftonline.com/contoso.onmicrosoft.com/oauth2/v2.0/"
+		 "devicecode",
+		 "https://login.microsoftonline.com/contoso.onmicrosoft.com/oauth2/v2.0/"
+		 "authorize"},
+		{"cloud = \"usgov\"\n", "https://outlook.office365.us/SMTP.Send offline_access",
+		 "https://login.microsoftonline.us/contoso.onmicrosoft.com/oauth2/v2.0/"
+		 "devicecode",
+		 "https://login.microsoftonline.us/contoso.onmicrosoft.com/oauth2/v2.0/"
+		 "authorize"},
+		{"cloud = \"china\"\n", "https://partner.outlook.cn/SMTP.Send offline_access",
+		 "https://login.partner.microsoftonline.cn/contoso.onmicrosoft.com/oauth2/v2.0/"
+		 "devicecode",
+		 "https://login.partner.microsoftonline.cn/contoso.onmicrosoft.com/oauth2/v2.0/"
+		 "authorize"},
+	};
+	struct conf *conf;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		char text[1024];
+
+		(void)snprintf(text, sizeof(text),
+			       "tenants: { t: { " ID CLIENT "delegated = true\n%s } }\n%s",
+			       cases[i].line, MAILBOX);
+		conf = load_good(text);
+		assert_string_equal(conf->tenant[0].scope, cases[i].scope);
+		assert_string_equal(conf->tenant[0].device_endpoint, cases[i].device);
+		assert_string_equal(conf->tenant[0].authorize_endpoint, cases[i].authorize);
+		conf_free(&conf);
+	}
+	conf = load_good("tenants: { t: { " ID "managed_identity = true\n } }\n" MAILBOX);
+	assert_string_equal(conf->tenant[0].token_endpoint, CONF_IMDS_ENDPOINT);
+	assert_string_equal(conf->tenant[0].client_id, "");
+	conf_free(&conf);
+}
+
 static void test_transaction_recipients(void **state)
 {
 	static const struct {
@@ -263,13 +306,10 @@ static void test_table(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		IN_TEMP(test_defaults),
-		IN_TEMP(test_example),
-		IN_TEMP(test_values),
-		IN_TEMP(test_clouds),
-		cmocka_unit_test(test_transaction_recipients),
-		IN_TEMP(test_many_mailboxes),
-		cmocka_unit_test(test_table),
+		IN_TEMP(test_defaults),	       IN_TEMP(test_example),
+		IN_TEMP(test_values),	       IN_TEMP(test_clouds),
+		IN_TEMP(test_clouds_of_users), cmocka_unit_test(test_transaction_recipients),
+		IN_TEMP(test_many_mailboxes),  cmocka_unit_test(test_table),
 	};
 
 	return cmocka_run_group_tests_name("conf", tests, NULL, NULL);
