@@ -361,6 +361,37 @@ static void counts_what_was_taken(void **state)
 	assert_int_equal(number("accepted_recipients"), 2);
 }
 
+/* The number of the incident that is told, 0: none. */
+static long incident(void)
+{
+	cJSON *json = mailbox_status_json(mailbox);
+	const char *text =
+		cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, "incident"));
+	long n = text == NULL ? 0 : strtol(text, NULL, 16);
+
+	cJSON_Delete(json);
+	return n;
+}
+
+static void a_day_that_fills_is_an_incident(void **state)
+{
+	long first;
+
+	(void)state;
+	say("2.0.0 OK", 7999);
+	assert_int_equal(incident(), 0);
+	say("2.0.0 OK", 1);
+	first = incident();
+	assert_int_not_equal(first, 0);
+	pass(12 * 3600 * 1000LL);
+	say("2.0.0 OK", 1800);
+	assert_int_equal(incident(), first);
+	/* 1800 are left, and nobody sends: it ends by itself. */
+	pass(13 * 3600 * 1000LL);
+	mailbox_watch_use(mailbox);
+	assert_int_equal(incident(), 0);
+}
+
 /* ---- the circuit ---- */
 
 static void expect_shut_for(int64_t minutes)
@@ -504,6 +535,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(priority_goes_first, enter, leave),
 		cmocka_unit_test_setup_teardown(the_reserve_is_kept, enter, leave),
 		cmocka_unit_test_setup_teardown(counts_what_was_taken, enter, leave),
+		cmocka_unit_test_setup_teardown(a_day_that_fills_is_an_incident, enter, leave),
 		cmocka_unit_test_setup_teardown(circuit_opens_15_30_60, enter, leave),
 		cmocka_unit_test_setup_teardown(one_message_tries, enter, leave),
 		cmocka_unit_test_setup_teardown(external_quota_stops_nobody, enter, leave),
