@@ -81,6 +81,31 @@ def test_backup_under_load(lab):
     assert used(lab) == sum(sent)
 
 
+def test_damaged_ledger_is_moved_aside(lab):
+    """Loudly, and never fatal; a backup can take its place."""
+    lab.configure()
+    lab.milter.start()
+    send(lab, 5)
+    lab.milter.restart()
+    copy = lab.folder + "/copy.db"
+    lab.relay365("backup", copy)
+    lab.milter.stop()
+    ledger = lab.folder + "/mstate/ledger.db"
+    with open(ledger, "r+b") as f:
+        f.write(b"x" * 512)
+    lab.milter.start()
+    assert "counting starts anew" in lab.milter.log()
+    [aside] = [n for n in os.listdir(lab.folder + "/mstate") if "damaged" in n]
+    assert "moved_to=%s/mstate/%s" % (lab.folder, aside) in lab.milter.log()
+    assert used(lab) == 0
+    send(lab, 2)
+    assert used(lab) == 2
+    lab.milter.stop()
+    shutil.copy(copy, ledger)
+    lab.milter.start()
+    assert used(lab) == 5
+
+
 def test_backup_that_cannot_be(lab):
     lab.configure()
     result = lab.relay365("backup", lab.folder + "/copy.db", status=75)
