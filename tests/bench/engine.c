@@ -100,14 +100,16 @@ static void charge(struct quota_message *message)
 	exit(1);
 }
 
-/* A quota with so many messages, spread over the day, in its window. */
-static struct quota_message *filled(const char *folder, const char *name, long messages)
+/* A message of a quota with so many messages, spread over the day, in its window. */
+static struct quota_message *filled(const char *folder, const char *name, long messages,
+				    struct quota **quota_r)
 {
 	char path[512];
 	struct quota_message *message;
 
 	(void)snprintf(path, sizeof(path), "%s/%s", folder, name);
-	message = quota_message_new(open_ledger(path));
+	*quota_r = open_ledger(path);
+	message = quota_message_new(*quota_r);
 	for (long i = 0; i < messages; i++) {
 		passed_ms = DAY_MS * i / messages;
 		reserve(message, "erp");
@@ -132,8 +134,9 @@ static void decide_ns(struct quota_message *message, int64_t *least_r)
 
 static void decide(const char *folder, long few, long many)
 {
-	struct quota_message *a = filled(folder, "few.db", few),
-			     *b = filled(folder, "many.db", many);
+	struct quota *a_quota, *b_quota;
+	struct quota_message *a = filled(folder, "few.db", few, &a_quota),
+			     *b = filled(folder, "many.db", many, &b_quota);
 	int64_t a_ns = INT64_MAX, b_ns = INT64_MAX;
 
 	for (int r = 0; r < ROUNDS; r++) {
@@ -142,6 +145,10 @@ static void decide(const char *folder, long few, long many)
 	}
 	(void)printf("{\"few_ns\": %.1f, \"many_ns\": %.1f}\n", (double)a_ns / DECISIONS,
 		     (double)b_ns / DECISIONS);
+	quota_message_free(&a);
+	quota_message_free(&b);
+	quota_close(&a_quota);
+	quota_close(&b_quota);
 }
 
 /* Each key in several buckets of the last hours. */

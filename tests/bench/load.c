@@ -263,6 +263,7 @@ int load_run(const struct load_options *options, bool (*message)(struct load_wor
 		refused += thread[i].worker.refused;
 		if (thread[i].worker.error[0] != '\0')
 			error = thread[i].worker.error;
+		free(thread[i].worker.own);
 	}
 	seconds = (double)(load_now_ns() - start) / 1e9;
 	cpu = cpu_us(options) - cpu;

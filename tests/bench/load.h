@@ -37,7 +37,7 @@ struct load_worker {
 	uint64_t messages, refused;
 	struct load_times rcpt, end;
 	char error[200]; /* "" while all is well */
-	void *own;	 /* of the generator */
+	void *own;	 /* of the generator; load_run() frees it */
 };
 
 /* Reads the command line. Ends the program when it is wrong. */
