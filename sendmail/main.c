@@ -29,19 +29,27 @@ enum {
 	STOP_LOOK_MS = 50
 };
 
+enum slot_state { SLOT_FREE, SLOT_RUNS, SLOT_ENDED };
+
+struct submit;
+
+/* A session's thread. What is no more running is joined by the main thread. */
+struct slot {
+	struct submit *submit;
+	int fd;
+	pthread_t thread;
+	atomic_int state; /* enum slot_state */
+};
+
 struct submit {
 	struct live *live;
 	struct loop *loop;
 	struct loop_fd unix_watch, tcp_watch;
 	char *unix_path;
 	struct session_parts parts;
+	struct slot slot[SESSIONS_MAX];
 	atomic_int sessions;
 	struct submit_control *control;
-};
-
-struct start {
-	struct submit *submit;
-	int fd;
 };
 
 /* ---- who may come in ---- */
@@ -103,35 +111,50 @@ static bool may_enter_tcp(const struct conf *conf, int fd)
 
 static void *run_session(void *arg)
 {
-	struct start *start = arg;
-	struct submit *submit = start->submit;
+	struct slot *slot = arg;
 
-	session_run(&submit->parts, start->fd);
-	free(start);
-	(void)atomic_fetch_sub(&submit->sessions, 1);
+	session_run(&slot->submit->parts, slot->fd);
+	atomic_store(&slot->state, SLOT_ENDED);
+	(void)atomic_fetch_sub(&slot->submit->sessions, 1);
 	return NULL;
 }
 
-static void start_session(struct submit *submit, int fd)
+/* Joins what has ended; a free slot, or NULL. */
+static struct slot *find_slot(struct submit *submit)
 {
-	struct start *start = xcalloc(1, sizeof(*start));
+	struct slot *found = NULL;
+
+	for (size_t i = 0; i < SESSIONS_MAX; i++) {
+		struct slot *slot = &submit->slot[i];
+
+		if (atomic_load(&slot->state) == SLOT_ENDED) {
+			(void)pthread_join(slot->thread, NULL);
+			atomic_store(&slot->state, SLOT_FREE);
+		}
+		if (found == NULL && atomic_load(&slot->state) == SLOT_FREE)
+			found = slot;
+	}
+	return found;
+}
+
+static void start_session(struct submit *submit, struct slot *slot, int fd)
+{
 	pthread_attr_t attr;
-	pthread_t thread;
 	int rc;
 
-	start->submit = submit;
-	start->fd = fd;
-	(void)pthread_attr_init(&attr);
-	(void)pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	(void)pthread_attr_setstacksize(&attr, STACK_BYTES);
+	slot->submit = submit;
+	slot->fd = fd;
+	atomic_store(&slot->state, SLOT_RUNS);
 	(void)atomic_fetch_add(&submit->sessions, 1);
-	rc = pthread_create(&thread, &attr, run_session, start);
+	(void)pthread_attr_init(&attr);
+	(void)pthread_attr_setstacksize(&attr, STACK_BYTES);
+	rc = pthread_create(&slot->thread, &attr, run_session, slot);
 	(void)pthread_attr_destroy(&attr);
 	if (rc == 0)
 		return;
 	log_say(EV_FAULT, "cannot start a thread: %s", err_no(rc));
 	(void)atomic_fetch_sub(&submit->sessions, 1);
-	free(start);
+	atomic_store(&slot->state, SLOT_FREE);
 	(void)close(fd);
 }
 
@@ -140,6 +163,7 @@ static void on_connection(struct loop_fd *watch, unsigned int events)
 	struct submit *submit = watch->owner;
 	int fd = accept4(watch->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	struct live_conf *live;
+	struct slot *slot;
 	bool welcome;
 
 	(void)events;
@@ -149,8 +173,9 @@ static void on_connection(struct loop_fd *watch, unsigned int events)
 	welcome = watch == &submit->unix_watch ? may_enter_unix(live->conf, fd)
 					       : may_enter_tcp(live->conf, fd);
 	live_put(submit->live, &live);
-	if (welcome && atomic_load(&submit->sessions) < SESSIONS_MAX) {
-		start_session(submit, fd);
+	slot = welcome ? find_slot(submit) : NULL;
+	if (slot != NULL) {
+		start_session(submit, slot, fd);
 		return;
 	}
 	if (welcome)
@@ -260,6 +285,7 @@ static void stop(struct submit *submit)
 	for (int waited = 0; atomic_load(&submit->sessions) > 0 && waited < STOP_MS;
 	     waited += STOP_LOOK_MS)
 		(void)usleep(STOP_LOOK_MS * 1000);
+	(void)find_slot(submit);
 }
 
 static int run(struct submit *submit, struct conf *conf)
