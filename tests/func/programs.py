@@ -141,8 +141,10 @@ class Program:
         if not self.running():
             self._collect()
             return None
-        self.process.send_signal(signal.SIGTERM)
+        # In this order: behind SIGTERM, SIGCONT could meet a sanitizer that stops the
+        # ending process to look for leaks, and undo its SIGSTOP.
         self.process.send_signal(signal.SIGCONT)
+        self.process.send_signal(signal.SIGTERM)
         try:
             code = self.process.wait(timeout)
         except subprocess.TimeoutExpired:
