@@ -14,7 +14,7 @@ import flow
 import sendmail
 import test_corpus
 
-pytestmark = [pytest.mark.needs_build, pytest.mark.skipif(
+pytestmark = [pytest.mark.needs_build, pytest.mark.milter, pytest.mark.skipif(
     not sendmail.installed(), reason="Sendmail is not unpacked: contrib/install-packages test")]
 RECEIVED = re.compile(rb"\AReceived: from client\.test .*\r\n(?:\t.*\r\n)+")
 STAMPS = re.compile(rb"\ADate: .*\r\nMessage-Id: .*\r\n")
