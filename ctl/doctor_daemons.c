@@ -150,6 +150,19 @@ static void judge_error(struct doctor *doctor, const cJSON *token, const cJSON *
 		   valid ? ctl_text(token, "expires_at") : "");
 }
 
+/* What an admin must renew: certificates, secrets, sign-ins. */
+static void judge_calendar(struct doctor *doctor)
+{
+	const cJSON *item;
+
+	cJSON_ArrayForEach (item, cJSON_GetObjectItemCaseSensitive(doctor->tokend, "calendar"))
+		if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(item, "near")))
+			doctor_add(doctor, DOCTOR_WARNING,
+				   "renew it before: relay365-runbooks(7) tells how",
+				   "%s ends at %s, in %lld days", ctl_text(item, "what"),
+				   ctl_text(item, "ends"), ctl_number(item, "days_left"));
+}
+
 void doctor_tokens(struct doctor *doctor)
 {
 	const cJSON *token;
@@ -168,6 +181,7 @@ void doctor_tokens(struct doctor *doctor)
 			doctor_add(doctor, DOCTOR_UNPROVEN, NULL, "tenant %s: none yet (%s)",
 				   ctl_text(token, "tenant"), ctl_text(token, "state"));
 	}
+	judge_calendar(doctor);
 }
 
 void doctor_mailboxes(struct doctor *doctor)

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import socket
+import subprocess
 
 import pytest
 
@@ -134,6 +135,18 @@ def secret_id(clinic, cure):
     cure.callback(clinic.afresh)
     procs.write(clinic.lab.secret_file, "0a1b2c3d-0000-4000-8000-000000000000\n", 0o600)
     clinic.restart_tokend()
+
+
+def old_certificate(clinic, cure):
+    """It signs in, and ends in five days."""
+    path = clinic.lab.folder + "/old"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "5",
+                    "-subj", "/CN=relay365", "-keyout", path + ".key", "-out", path + ".crt"],
+                   stderr=subprocess.DEVNULL, check=True)
+    os.chmod(path + ".key", 0o600)
+    clinic.lab.sim.client(laboratory.TENANT, laboratory.CLIENT_ID,
+                          certificates=[procs.read(path + ".crt")])
+    tenant(secret_file=None, certificate=path + ".crt", private_key=path + ".key")(clinic, cure)
 
 
 def clock(clinic, cure):
@@ -295,6 +308,8 @@ AT_ENTRA = {
                         DO, "ca_file"),
     "Entra is down": (entra(kind="status", status=503), WARNING, "503",
                       "mail flows until the token ends"),
+    "certificate ends soon": (old_certificate, WARNING, "certificate.* ends at .*, in [45] days",
+                              DO + "renew it"),
     "clock ten minutes off": (clock, FAULT, r"clock is (599|600|601) s behind Entra's",
                               "timedatectl"),
 }
