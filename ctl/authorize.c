@@ -1,11 +1,13 @@
 /*
  * relay365 authorize MAILBOX: a user signs in for a mailbox. relay365-tokend
- * does all of it and keeps what comes of it; here its progress is shown, and
- * with --browser the last address of the browser is handed on.
+ * does all of it and keeps what comes of it; here its progress is shown. With
+ * --browser the last address of the browser is handed on, with --import the
+ * refresh token of sasl-xoauth2.
  */
 #include "base/compat.h"
 
 #include "ctl/ctl.h"
+#include "ctl/token_file.h"
 
 #include "proto/control.h"
 
@@ -17,6 +19,7 @@ struct authorize {
 	const struct ctl *ctl;
 	char *socket;
 	const char *mailbox;
+	const char *import; /* token file of sasl-xoauth2, or NULL */
 };
 
 static int ask(const struct authorize *a, const char *verb, const char *key, const char *value,
@@ -85,7 +88,10 @@ static int show_end(const struct authorize *a, cJSON *status)
 		(void)printf("Mailbox %s has a token%s%s, and keeps it by itself from now on.\n",
 			     a->mailbox, ctl_text(claims, "user")[0] == '\0' ? "" : " of ",
 			     ctl_text(claims, "user"));
-	else
+	if (done && a->import != NULL)
+		(void)printf("Delete %s once sasl-xoauth2 does not use it any more.\n",
+			     a->import);
+	if (!done)
 		(void)fprintf(stderr, "relay365: the sign-in failed: %s\n",
 			      ctl_text(status, "reason"));
 	if (ctl_text(claims, "wrong")[0] != '\0')
@@ -132,24 +138,50 @@ static int follow(const struct authorize *a, bool browser)
 	}
 }
 
+static int import(const struct authorize *a, cJSON **started_r)
+{
+	const struct conf *conf = a->ctl->conf;
+	const struct conf_mailbox *mailbox =
+		conf_mailbox_by_name(conf, a->mailbox, strlen(a->mailbox));
+	struct secret refresh = SECRET_INIT;
+	struct err err = ERR_INIT;
+	int result;
+
+	if (mailbox == NULL)
+		mailbox = conf_mailbox_by_address(conf, a->mailbox);
+	if (token_file_read(a->import, mailbox == NULL ? NULL : mailbox->tenant->client_id,
+			    &refresh, &err) < 0) {
+		(void)fprintf(stderr, "relay365: %s\n", err.text);
+		return CTL_CONFIG;
+	}
+	result = ask(a, "authorize-import", "refresh_token", refresh.data, started_r);
+	secret_clear(&refresh);
+	return result;
+}
+
 int ctl_authorize(const struct ctl *ctl)
 {
 	bool browser = false;
-	const struct ctl_option options[] = {{"--browser", &browser, NULL}};
-	const char *rest[16];
 	struct authorize a = {.ctl = ctl};
+	const struct ctl_option options[] = {{"--browser", &browser, NULL},
+					     {"--import", NULL, &a.import}};
+	const char *rest[16];
 	cJSON *started = NULL;
 	int result;
 
 	if (ctl->argc > (int)ARRAY_LEN(rest) ||
-	    ctl_options(ctl, options, ARRAY_LEN(options), rest) != 1) {
-		(void)fputs("usage: relay365 [-c FILE] [--json] authorize MAILBOX [--browser]\n",
+	    ctl_options(ctl, options, ARRAY_LEN(options), rest) != 1 ||
+	    (browser && a.import != NULL)) {
+		(void)fputs("usage: relay365 [-c FILE] [--json] authorize MAILBOX "
+			    "[--browser | --import FILE]\n",
 			    stderr);
 		return CTL_USAGE;
 	}
 	a.mailbox = rest[0];
 	a.socket = ctl_tokend_socket(ctl->conf);
-	result = ask(&a, "authorize", "method", browser ? "browser" : "device", &started);
+	result = a.import != NULL ? import(&a, &started)
+				  : ask(&a, "authorize", "method", browser ? "browser" : "device",
+					&started);
 	cJSON_Delete(started);
 	if (result == CTL_OK)
 		result = follow(&a, browser);

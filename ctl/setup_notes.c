@@ -5,14 +5,50 @@
 #include "postfix/merge.h"
 
 #include <glob.h>
+#include <unistd.h>
 
 enum { PASSWORDS_MAX = 4 << 20 };
 
 struct noting {
 	const struct conf *conf;
 	struct buf *notes;
+	const char *queue_dir;
 	bool others; /* other servers are signed in to with a token file */
 };
+
+/* Where a token file is, for smtp(8) may see it from within its chroot. The caller's. */
+static char *find_token_file(const char *queue_dir, const char *path)
+{
+	struct buf in_chroot = BUF_INIT(PASSWORDS_MAX);
+	char *found;
+
+	(void)buf_addf(&in_chroot, "%s%s", queue_dir, path);
+	found = xstrdup(access(buf_text(&in_chroot), F_OK) == 0 ? buf_text(&in_chroot) : path);
+	buf_clear(&in_chroot);
+	return found;
+}
+
+static void note_token_file(const struct noting *to, const char *path, const char *file,
+			    const struct conf_mailbox *mailbox)
+{
+	char *found = find_token_file(to->queue_dir, file);
+
+	(void)buf_addf(to->notes, "%s names %s for %s, a token file of sasl-xoauth2: ", path,
+		       file, mailbox->address);
+	if (mailbox->tenant->delegated)
+		(void)buf_addf(
+			to->notes,
+			"mailbox %s takes it over with: relay365 authorize %s --import %s; "
+			"then take the line out\n",
+			mailbox->name, mailbox->name, found);
+	else
+		(void)buf_addf(
+			to->notes,
+			"mailbox %s takes over with its tenant's credential; once its mail "
+			"flows take the line out\n",
+			mailbox->name);
+	free(found);
+}
 
 /* One "server user:password" line. The password is looked at and never shown. */
 static void note_password(struct noting *to, const char *path, const char *server,
@@ -34,12 +70,7 @@ static void note_password(struct noting *to, const char *path, const char *serve
 			"or its mail goes as before\n",
 			path, server, user);
 	else if (token_file)
-		(void)buf_addf(
-			to->notes,
-			"%s names %s for %s, a token file of sasl-xoauth2: mailbox %s takes "
-			"over with its tenant's credential, or after relay365 authorize %s; "
-			"then take the line out\n",
-			path, password, user, mailbox->name, mailbox->name);
+		note_token_file(to, path, password, mailbox);
 	else
 		(void)buf_addf(
 			to->notes,
@@ -126,12 +157,14 @@ static void note_waiting(const struct conf *conf, const struct postfix_facts *fa
 void setup_notes(const struct conf *conf, const struct postfix_facts *facts, struct buf *notes)
 {
 	static const char pattern[] = "/usr/lib/" MULTIARCH "/sasl2/lib*xoauth2*.so";
-	struct noting to = {conf, notes, false};
+	char *queue_dir = facts_value(facts->expanded, "queue_directory");
+	struct noting to = {conf, notes, queue_dir, false};
 	char *maps = facts_value(facts->expanded, "smtp_sasl_password_maps");
 	glob_t found = {0};
 
 	note_maps(&to, maps);
 	free(maps);
+	free(queue_dir);
 	note_waiting(conf, facts, notes);
 	if (glob(pattern, 0, NULL, &found) == 0 && found.gl_pathc > 0)
 		(void)buf_addf(notes,

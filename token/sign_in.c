@@ -36,13 +36,14 @@ struct sign_in {
 	int64_t until_boot_ms;
 	int interval_s;
 	struct secret device_code;
+	struct secret imported; /* refresh token */
 	char verifier[ASSERTION_RANDOM_MAX];
 	char nonce[ASSERTION_RANDOM_MAX]; /* "state" of the authorization request */
 	char user_code[64];
 	char uri[512];
 	char message[700];
 	char url[GRANT_URL_MAX];
-	char reason[512];
+	char reason[768];
 };
 
 static void end(struct sign_in *sign_in, enum state state)
@@ -50,6 +51,7 @@ static void end(struct sign_in *sign_in, enum state state)
 	http_abort(&sign_in->request);
 	loop_timer_stop(sign_in->parts.loop, &sign_in->timer);
 	secret_clear(&sign_in->device_code);
+	secret_clear(&sign_in->imported);
 	explicit_bzero(sign_in->verifier, sizeof(sign_in->verifier));
 	sign_in->state = state;
 	sign_in->identity = NULL;
@@ -314,6 +316,52 @@ int sign_in_answer(struct sign_in *sign_in, const char *address, struct err *err
 	if (sign_in->request != NULL)
 		return 0;
 	fail(sign_in, err->text);
+	return -1;
+}
+
+/* ---- another program's refresh token ---- */
+
+static void on_import_answer(void *arg, const struct http_answer *http)
+{
+	struct sign_in *sign_in = arg;
+	char reason[sizeof(sign_in->reason)];
+	struct answer answer;
+
+	sign_in->request = NULL;
+	answer_parse(http, &answer);
+	if (answer.ok) {
+		/* Without a new one the old one stays good: RFC 6749, section 6. */
+		if (!secret_is_set(&answer.refresh))
+			secret_move(&answer.refresh, &sign_in->imported);
+		take_tokens(sign_in, &answer, http->took_ms);
+		return;
+	}
+	(void)snprintf(reason, sizeof(reason), "%s%s", answer.reason,
+		       strcmp(answer.error, "invalid_grant") == 0
+			       ? "; if the token works elsewhere, then for another application: "
+				 "client_id must be the one that it was given to"
+			       : "");
+	fail(sign_in, reason);
+	answer_clear(&answer);
+}
+
+int sign_in_import(struct sign_in *sign_in, struct identity *identity,
+		   const struct conf_mailbox *mailbox, const struct secret *refresh,
+		   struct err *err)
+{
+	const struct grant grant = {.tenant = mailbox->tenant, .refresh = refresh};
+	struct secret form = SECRET_INIT;
+
+	begin(sign_in, identity, mailbox);
+	if (secret_set(&sign_in->imported, refresh->data, refresh->len) < 0)
+		err_set(err, ERR_TEMP, "no memory for the refresh token");
+	else if (grant_form(&grant, clock_wall_ms(), &form, err) == 0)
+		sign_in->request = post(sign_in, mailbox->tenant->token_endpoint, &form,
+					on_import_answer, err);
+	secret_clear(&form);
+	if (sign_in->request != NULL)
+		return 0;
+	end(sign_in, STATE_NONE);
 	return -1;
 }
 

@@ -80,6 +80,8 @@ int tokend_verb_authorize(void *context, const struct kv_message *request, cJSON
 			  struct err *err);
 int tokend_verb_authorize_answer(void *context, const struct kv_message *request, cJSON **json_r,
 				 struct err *err);
+int tokend_verb_authorize_import(void *context, const struct kv_message *request, cJSON **json_r,
+				 struct err *err);
 int tokend_verb_authorize_status(void *context, const struct kv_message *request, cJSON **json_r,
 				 struct err *err);
 void tokend_stop_sign_ins(struct tokend *tokend);

@@ -135,6 +135,7 @@ static int verb_reload(void *context, const struct kv_message *request, cJSON **
 const struct control_verb tokend_verbs[] = {
 	{"authorize", tokend_verb_authorize},
 	{"authorize-answer", tokend_verb_authorize_answer},
+	{"authorize-import", tokend_verb_authorize_import},
 	{"authorize-status", tokend_verb_authorize_status},
 	{"probe", tokend_verb_probe},
 	{"probe-status", tokend_verb_probe_status},

@@ -1,4 +1,4 @@
-/* The control verbs for signing in: authorize, authorize-answer, authorize-status. */
+/* The control verbs for signing in: authorize, authorize-answer, -import, -status. */
 #include "base/compat.h"
 
 #include "token/tokend.h"
@@ -81,6 +81,31 @@ int tokend_verb_authorize_answer(void *context, const struct kv_message *request
 	explicit_bzero(address, sizeof(address));
 	if (result == 0)
 		*json_r = sign_in_status(sign_in_of(tokend, mailbox), false);
+	return result;
+}
+
+int tokend_verb_authorize_import(void *context, const struct kv_message *request, cJSON **json_r,
+				 struct err *err)
+{
+	struct tokend *tokend = context;
+	const struct conf_mailbox *mailbox = named_mailbox(tokend, request, err);
+	const struct kv_pair *token = kv_find(request, "refresh_token");
+	struct secret refresh = SECRET_INIT;
+	struct sign_in *sign_in;
+	int result;
+
+	if (mailbox == NULL)
+		return -1;
+	if (token == NULL || token->value_len == 0)
+		return err_set(err, ERR_PERM, "the request holds no refresh_token");
+	if (secret_set(&refresh, token->value, token->value_len) < 0)
+		return err_set(err, ERR_TEMP, "no memory for the refresh token");
+	sign_in = sign_in_of(tokend, mailbox);
+	result = sign_in_import(sign_in, tokend_identity_of(tokend, mailbox), mailbox, &refresh,
+				err);
+	secret_clear(&refresh);
+	if (result == 0)
+		*json_r = sign_in_status(sign_in, false);
 	return result;
 }
 

@@ -25,6 +25,11 @@ _relay365()
 		*) words='tenant postfix sendmail' ;;
 		esac
 		;;
+	authorize)
+		[[ ${COMP_WORDS[COMP_CWORD - 1]} == --import ]] &&
+			COMPREPLY=($(compgen -f -- "$cur")) && return
+		words='--browser --import --json'
+		;;
 	doctor) words='--send --transcript --nagios --config-dir' ;;
 	probe) words='--wait --transcript' ;;
 	lock) words='--reason --for' ;;

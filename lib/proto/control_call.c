@@ -128,18 +128,20 @@ int control_ask(const char *path, const char *verb, const struct control_pair *p
 	struct buf answer = BUF_INIT(CONTROL_ANSWER_MAX);
 	char request[KV_MESSAGE_MAX];
 	size_t len;
-	int fd, result = -1;
+	int fd = -1, result = -1;
 
-	if (make_request(verb, pairs, count, request, &len, err) < 0)
-		return -1;
-	fd = sock_connect(path, err);
+	if (make_request(verb, pairs, count, request, &len, err) == 0)
+		fd = sock_connect(path, err);
 	if (fd < 0)
-		return -1;
+		goto out;
 	if (send_all(fd, request, len, until_ms, err) == 0 &&
 	    receive_all(fd, &answer, until_ms, err) == 0)
 		result = read_answer(&answer, json_r, err);
 	buf_clear(&answer);
 	(void)close(fd);
+out:
+	/* It may hold what is to reach the daemon alone. */
+	explicit_bzero(request, sizeof(request));
 	return result;
 }
 

@@ -1,5 +1,6 @@
 """Every way to get a token: the application's credentials, and users who sign in."""
 
+import json
 import os
 import subprocess
 import threading
@@ -248,6 +249,72 @@ def test_passing_errors_cost_no_refresh_token(lab):
     procs.wait_for(lambda: kinds(lab).count("refresh_token") >= 3, 60, "renewals")
     lab.tokend.restart()
     wait_state(lab, "valid")
+
+
+# -- another program's refresh token ---------------------------------------------
+
+def token_file(lab, mode=0o600, cut=None, **more):
+    """As sasl-xoauth2 keeps it."""
+    token = lab.sim.refresh_token(laboratory.TENANT, laboratory.CLIENT_ID, laboratory.ADDRESS,
+                                  SIGN_IN_SCOPE)
+    lab.watch(token, "imported refresh token")
+    text = json.dumps({"access_token": "", "expiry": "0", "refresh_token": token,
+                       "user": laboratory.ADDRESS, **more}, indent=8)
+    return procs.write(lab.folder + "/sasl-xoauth2.token", text[:cut], mode)
+
+
+def import_file(lab, file, status):
+    done = lab.relay365("authorize", "relay", "--import", file, status=status)
+    lab.look_around()
+    return done.stdout + done.stderr
+
+
+def test_import(lab):
+    delegated(lab)
+    lab.sim.tenant(laboratory.TENANT, expires_in=3600, refresh_in=2)
+    postfix = flow.wire(lab, milter=False)
+    file = token_file(lab, client_id=laboratory.CLIENT_ID.upper())
+    before = procs.read(file)
+    said = import_file(lab, file, status=0)
+    assert "has a token of " + laboratory.ADDRESS in said and "Delete " + file in said
+    assert procs.read(file) == before
+    assert postfix.send(flow.SENDER, ["r@example.net"]).ok
+    lab.sim.wait_messages(1)
+    # the one that came of it is kept: the imported one, once more, would revoke all
+    os.unlink(file)
+    lab.tokend.restart()
+    procs.wait_for(lambda: len(kinds(lab)) >= 3, 30, "renewals after that")
+    assert all(r["status"] == 200 for r in lab.sim.state()["entra"]["requests"])
+
+
+@pytest.mark.parametrize("how, text, status", [
+    ({"mode": 0o644}, "chmod o-rwx,g-w", 78), ({"cut": 400}, "is no JSON object", 78),
+    ({"cut": 0}, "is no JSON object", 78), ({"refresh_token": ""}, "holds no refresh_token", 78),
+    ({"refresh_token": "a\nverb=reload"}, "holds no refresh_token", 78),
+    ({"refresh_token": 17}, "holds no refresh_token", 78),
+    ({"client_id": "another"}, "is for another application", 78),
+    ({"refresh_token": "1.unknown"}, "client_id must be the one that it was given to", 1)])
+def test_import_of_a_bad_file(lab, how, text, status):
+    delegated(lab)
+    lab.tokend.start()
+    assert text in import_file(lab, token_file(lab, **how), status)
+    assert kinds(lab) == (["refresh_token"] if status == 1 else [])
+
+
+def test_import_of_a_revoked_token_leaves_the_kept_one(lab):
+    delegated(lab)
+    lab.tokend.start()
+    import_file(lab, token_file(lab), status=0)
+    other = token_file(lab)
+    lab.sim.tenant(laboratory.TENANT, users={laboratory.ADDRESS: {"refuse": 50173}})
+    assert "AADSTS50173" in import_file(lab, other, status=1)
+    assert ask(lab)["status"] == "ok"
+
+
+def test_import_where_nobody_signs_in(lab):
+    lab.configure()
+    lab.tokend.start()
+    assert "is not delegated" in import_file(lab, token_file(lab), status=78)
 
 
 # -- the application's other credentials ------------------------------------------

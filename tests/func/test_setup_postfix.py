@@ -11,6 +11,7 @@ import flow
 import lab as laboratory
 import postfix_conf
 import procs
+import relay365_conf
 
 pytestmark = pytest.mark.needs_build
 
@@ -189,6 +190,14 @@ def test_token_files_of_another_plugin_are_seen(lab):
     notes = said(lab, box)["notes"]
     assert "as old@contoso.com, and no mailbox has this address" in notes
     assert "/etc/tokens/relay for %s, a token file of sasl-xoauth2" % laboratory.ADDRESS in notes
+    assert "--import" not in notes, "the application has a credential"
+    tenant = relay365_conf.tenant_of(lab.sim, laboratory.TENANT, laboratory.CLIENT_ID,
+                                     delegated=True, scope="a/SMTP.Send offline_access",
+                                     device_endpoint="https://localhost/devicecode")
+    lab.configure(tenants={"contoso": tenant})
+    file = procs.write(box.queue_dir + "/etc/tokens/relay", "{}", 0o600)
+    notes = said(lab, box)["notes"]
+    assert "relay365 authorize relay --import %s;" % file in notes, "where it is in the chroot"
 
 
 def test_what_is_there_stays(lab):

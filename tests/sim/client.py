@@ -202,6 +202,11 @@ class Sim:
         """A user signs in at `url`; the address the browser ends at."""
         return self.ask("browse", url=url, user=user)["url"]
 
+    def refresh_token(self, tenant, client_id, user, scope):
+        """One as from a sign-in long ago."""
+        return self.ask("refresh_token", tenant=tenant, client_id=client_id, user=user,
+                        scope=scope)["token"]
+
     def revoke(self):
         """Every token issued so far is refused from now on."""
         self.ask("revoke")
