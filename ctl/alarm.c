@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "http/http.h"
+#include "proto/json_time.h"
 
 #include <errno.h>
 #include <unistd.h>
@@ -54,7 +55,6 @@ static cJSON *read_notice(void)
 
 static void add_waiting(cJSON *notice, struct waiting *waiting)
 {
-	char text[CLOCK_TEXT_MAX];
 	cJSON *json;
 
 	if (waiting_count(waiting, QUEUE_TIMEOUT_MS) < 0) {
@@ -67,12 +67,9 @@ static void add_waiting(cJSON *notice, struct waiting *waiting)
 	(void)cJSON_AddNumberToObject(json, "recipients", (double)waiting->recipients);
 	(void)cJSON_AddNumberToObject(json, "held", (double)waiting->held);
 	if (waiting->oldest_s > 0)
-		(void)cJSON_AddStringToObject(json, "oldest",
-					      clock_rfc3339(waiting->oldest_s * 1000, text));
+		json_add_time(json, "oldest", waiting->oldest_s * 1000);
 	if (waiting->first_expires_s > 0)
-		(void)cJSON_AddStringToObject(
-			json, "first_expires",
-			clock_rfc3339(waiting->first_expires_s * 1000, text));
+		json_add_time(json, "first_expires", waiting->first_expires_s * 1000);
 }
 
 /* Everything in one text, for people. */

@@ -3,12 +3,12 @@
 
 #include "ctl/ctl.h"
 
-#include "base/clock.h"
 #include "base/xalloc.h"
 #include "ctl/instance.h"
 #include "ctl/mailq.h"
 #include "ctl/waiting.h"
 #include "proto/control.h"
+#include "proto/json_time.h"
 
 enum { REASON_SHOWN = 600 };
 
@@ -20,16 +20,6 @@ struct listing {
 	const char *queue_dir;
 	int64_t life_s, bounce_life_s; /* 0: not known */
 };
-
-static void add_time(cJSON *to, const char *name, int64_t s)
-{
-	char text[CLOCK_TEXT_MAX];
-
-	if (s > 0)
-		(void)cJSON_AddStringToObject(to, name, clock_rfc3339(s * 1000, text));
-	else
-		(void)cJSON_AddNullToObject(to, name);
-}
 
 static const cJSON *state_of(const struct listing *listing, const struct conf_mailbox *mailbox)
 {
@@ -98,8 +88,8 @@ static void add_message(void *arg, const cJSON *message)
 		cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(message, "recipients")));
 	if (mailbox != NULL)
 		(void)cJSON_AddStringToObject(item, "mailbox", mailbox->name);
-	add_time(item, "arrived", arrived_s);
-	add_time(item, "expires", held || life_s == 0 ? 0 : arrived_s + life_s);
+	json_add_time(item, "arrived", arrived_s * 1000);
+	json_add_time(item, "expires", held || life_s == 0 ? 0 : (arrived_s + life_s) * 1000);
 	(void)cJSON_AddStringToObject(item, "until", held ? "" : ctl_text(state, "waits_until"));
 	(void)cJSON_AddItemToObject(item, "reasons",
 				    reasons_of(message, held ? "" : ctl_text(state, "problem")));
@@ -156,7 +146,7 @@ static void add_item(void *arg, const struct mailq_item *message)
 	(void)cJSON_AddNumberToObject(item, "recipients", message->recipients);
 	if (mailbox != NULL)
 		(void)cJSON_AddStringToObject(item, "mailbox", mailbox->name);
-	add_time(item, "expires", 0);
+	json_add_time(item, "expires", 0);
 	(void)cJSON_AddStringToObject(item, "until", ctl_text(state, "waits_until"));
 	reasons = cJSON_AddArrayToObject(item, "reasons");
 	(void)cJSON_AddStringToObject(reason, "reason",

@@ -1,9 +1,9 @@
 #include "ctl/what_if.h"
 
-#include "base/clock.h"
 #include "base/xalloc.h"
 #include "quota/limits.h"
 #include "quota/quota.h"
+#include "proto/json_time.h"
 
 enum {
 	MAIL_SHOWN = 1000, /* messages that are listed one by one */
@@ -55,13 +55,6 @@ struct passage {
 	int64_t taken, refused;
 	bool held;
 };
-
-static void add_time(cJSON *to, const char *name, int64_t at_ms)
-{
-	char text[CLOCK_TEXT_MAX];
-
-	(void)cJSON_AddStringToObject(to, name, clock_rfc3339(at_ms, text));
-}
 
 /* ---- what the limits say ---- */
 
@@ -229,7 +222,7 @@ static void list(struct replay *replay, const struct passage *passage, const str
 		return;
 	}
 	item = cJSON_CreateObject();
-	add_time(item, "at", passage->mail->at_ms);
+	json_add_time(item, "at", passage->mail->at_ms);
 	(void)cJSON_AddStringToObject(item, "queue_id", passage->mail->id);
 	(void)cJSON_AddStringToObject(item, "sender", passage->mail->sender);
 	(void)cJSON_AddStringToObject(item, "source", passage->source);
@@ -322,8 +315,8 @@ static void add_tally(cJSON *limits, const struct tally *tally)
 	(void)cJSON_AddBoolToObject(item, "shadow", tally->shadow);
 	(void)cJSON_AddNumberToObject(item, "messages", (double)tally->messages);
 	(void)cJSON_AddNumberToObject(item, "recipients", (double)tally->recipients);
-	add_time(item, "first", tally->first_ms);
-	add_time(item, "last", tally->last_ms);
+	json_add_time(item, "first", tally->first_ms);
+	json_add_time(item, "last", tally->last_ms);
 	(void)cJSON_AddNumberToObject(item, "keys", cJSON_GetArraySize(tally->keys));
 	(void)cJSON_AddItemToObject(item, "top", top_of(tally));
 	(void)cJSON_AddItemToArray(limits, item);
@@ -341,8 +334,8 @@ cJSON *what_if_replay(const struct conf *conf, const struct mail *mails, size_t 
 		pass(&replay, &mails[i]);
 	(void)cJSON_AddStringToObject(json, "configuration", conf->path);
 	if (n > 0) {
-		add_time(json, "from", mails[0].at_ms);
-		add_time(json, "to", mails[n - 1].at_ms);
+		json_add_time(json, "from", mails[0].at_ms);
+		json_add_time(json, "to", mails[n - 1].at_ms);
 	}
 	(void)cJSON_AddNumberToObject(json, "messages", (double)replay.messages);
 	(void)cJSON_AddNumberToObject(json, "recipients", (double)replay.recipients);

@@ -9,6 +9,7 @@
 #include "ctl/maillog.h"
 #include "explain/explain.h"
 #include "proto/control.h"
+#include "proto/json_time.h"
 
 enum { ID_MAX = 64, RECIPIENTS_MAX = 2000, TEXT_SHOWN = 1000 };
 
@@ -33,9 +34,7 @@ static void begin(struct story *story)
 
 static void add_at(cJSON *to, const struct logline *line)
 {
-	char text[CLOCK_TEXT_MAX];
-
-	(void)cJSON_AddStringToObject(to, "at", clock_rfc3339(line->at_ms, text));
+	json_add_time(to, "at", line->at_ms);
 }
 
 static void add_copy(cJSON *to, const char *name, const struct logtext *text)

@@ -8,6 +8,7 @@
 #include "quota/limits.h"
 #include "milter/milter.h"
 #include "proto/control.h"
+#include "proto/json_time.h"
 #include "quota/locks_control.h"
 
 #include <unistd.h>
@@ -21,23 +22,13 @@ struct milter_control {
 	int64_t started_wall_ms;
 };
 
-static void add_time(cJSON *to, const char *name, int64_t wall_ms)
-{
-	char text[CLOCK_TEXT_MAX];
-
-	if (wall_ms == 0)
-		(void)cJSON_AddNullToObject(to, name);
-	else
-		(void)cJSON_AddStringToObject(to, name, clock_rfc3339(wall_ms, text));
-}
-
 static void add_use(cJSON *to, const struct quota_row *row, int64_t max, int64_t window_ms)
 {
 	(void)cJSON_AddNumberToObject(to, "used", (double)row->used);
 	(void)cJSON_AddNumberToObject(to, "reserved", (double)row->reserved);
 	(void)cJSON_AddNumberToObject(to, "max", (double)max);
 	(void)cJSON_AddNumberToObject(to, "window_s", (double)window_ms / 1000);
-	add_time(to, "room_at", row->room_at_wall_ms);
+	json_add_time(to, "room_at", row->room_at_wall_ms);
 }
 
 static void add_mailboxes(cJSON *to, struct quota *quota, const struct conf *conf)
@@ -85,7 +76,7 @@ static int verb_status(void *context, const struct kv_message *request, cJSON **
 	(void)err;
 	(void)cJSON_AddNumberToObject(json, "pid", (double)getpid());
 	(void)cJSON_AddStringToObject(json, "version", PACKAGE_VERSION);
-	add_time(json, "started", control->started_wall_ms);
+	json_add_time(json, "started", control->started_wall_ms);
 	(void)cJSON_AddStringToObject(json, "socket", control->socket);
 	(void)cJSON_AddNumberToObject(json, "sessions", milter_sessions());
 	(void)cJSON_AddBoolToObject(json, "shadow", conf->shadow);
@@ -170,7 +161,7 @@ static cJSON *limit_json(const struct conf *conf, const struct quota_limit *limi
 
 		(void)cJSON_AddStringToObject(item, "key", top->row[i].key);
 		(void)cJSON_AddNumberToObject(item, "used", (double)top->row[i].used);
-		add_time(item, "room_at", top->row[i].room_at_wall_ms);
+		json_add_time(item, "room_at", top->row[i].room_at_wall_ms);
 		(void)cJSON_AddItemToArray(keys, item);
 	}
 	return json;

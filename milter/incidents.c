@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/xalloc.h"
 #include "milter/replies.h"
+#include "proto/json_time.h"
 
 enum { TICK_MS = 1000, TOP_SOURCES = 3, RUNAWAYS_TOLD = 20, USE_TEXT = 480 };
 
@@ -278,16 +279,6 @@ void incidents_free(struct incidents **incidents)
 
 /* ---- status ---- */
 
-static void add_time(cJSON *to, const char *name, int64_t wall_ms)
-{
-	char text[CLOCK_TEXT_MAX];
-
-	if (wall_ms == 0)
-		(void)cJSON_AddNullToObject(to, name);
-	else
-		(void)cJSON_AddStringToObject(to, name, clock_rfc3339(wall_ms, text));
-}
-
 static void add_number(cJSON *to, unsigned int incident)
 {
 	char number[REPLY_INCIDENT_MAX];
@@ -311,8 +302,8 @@ static cJSON *limit_status(const struct incidents *incidents, const struct conf 
 	(void)cJSON_AddNumberToObject(item, "max", (double)incident->max);
 	use_text(incident, text);
 	(void)cJSON_AddStringToObject(item, "text", text);
-	add_time(item, "since", incident->since_wall_ms);
-	add_time(item, "full_at", incident->full_at_wall_ms);
+	json_add_time(item, "since", incident->since_wall_ms);
+	json_add_time(item, "full_at", incident->full_at_wall_ms);
 	sources = cJSON_AddArrayToObject(item, "top");
 	for (size_t i = 0; i < count; i++) {
 		cJSON *source = cJSON_CreateObject();
@@ -345,7 +336,7 @@ void incidents_status(const struct incidents *incidents, cJSON *status)
 		(void)cJSON_AddStringToObject(item, "source", row[i].source);
 		(void)cJSON_AddNumberToObject(item, "hour", (double)row[i].recipients);
 		(void)cJSON_AddNumberToObject(item, "usual", (double)row[i].usual);
-		add_time(item, "since", row[i].since_wall_ms);
+		json_add_time(item, "since", row[i].since_wall_ms);
 		(void)cJSON_AddItemToArray(runaways, item);
 	}
 	(void)cJSON_AddItemToObject(status, "alarms", alarms_status());

@@ -7,6 +7,7 @@
 #include "base/sock.h"
 #include "base/xalloc.h"
 #include "proto/control.h"
+#include "proto/json_time.h"
 
 #include <unistd.h>
 
@@ -22,15 +23,13 @@ static int verb_status(void *context, const struct kv_message *request, cJSON **
 		       struct err *err)
 {
 	const struct submit_control *control = context;
-	char text[CLOCK_TEXT_MAX];
 
 	(void)request;
 	(void)err;
 	*json_r = cJSON_CreateObject();
 	(void)cJSON_AddNumberToObject(*json_r, "pid", (double)getpid());
 	(void)cJSON_AddStringToObject(*json_r, "version", PACKAGE_VERSION);
-	(void)cJSON_AddStringToObject(*json_r, "started",
-				      clock_rfc3339(control->started_wall_ms, text));
+	json_add_time(*json_r, "started", control->started_wall_ms);
 	(void)cJSON_AddStringToObject(*json_r, "socket", control->socket);
 	(void)cJSON_AddNumberToObject(*json_r, "sessions", atomic_load(control->sessions));
 	return 0;

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/xalloc.h"
+#include "proto/json_time.h"
 
 enum { DAY_S = 86400 };
 
@@ -160,15 +161,13 @@ void calendar_look(struct calendar *calendar, const struct conf *conf,
 cJSON *calendar_json(const struct calendar *calendar, int64_t now_wall_ms)
 {
 	cJSON *list = cJSON_CreateArray();
-	char text[CLOCK_TEXT_MAX];
 
 	for (const struct entry *e = calendar->first; e != NULL; e = e->next) {
 		cJSON *json = cJSON_CreateObject();
 
 		(void)cJSON_AddStringToObject(json, "id", e->id);
 		(void)cJSON_AddStringToObject(json, "what", e->what);
-		(void)cJSON_AddStringToObject(json, "ends",
-					      clock_rfc3339(e->ends_s * 1000, text));
+		json_add_time(json, "ends", e->ends_s * 1000);
 		(void)cJSON_AddNumberToObject(json, "days_left",
 					      (double)days_left(e->ends_s, now_wall_ms / 1000));
 		(void)cJSON_AddBoolToObject(json, "near",

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/xalloc.h"
+#include "proto/json_time.h"
 
 enum { DOUBT_MS = 300000 /* a refusal may cost one token in this time */ };
 
@@ -224,13 +225,6 @@ int64_t identity_idle_end_s(const struct identity *identity)
 		       : 0;
 }
 
-static void add_time(cJSON *json, const char *name, int64_t wall_ms)
-{
-	char text[CLOCK_TEXT_MAX];
-
-	(void)cJSON_AddStringToObject(json, name, clock_rfc3339(wall_ms, text));
-}
-
 static void add_error(const struct identity *identity, cJSON *json)
 {
 	cJSON *error = cJSON_AddObjectToObject(json, "last_error");
@@ -240,7 +234,7 @@ static void add_error(const struct identity *identity, cJSON *json)
 	if (identity->aadsts != 0)
 		(void)cJSON_AddNumberToObject(error, "aadsts", (double)identity->aadsts);
 	(void)cJSON_AddNumberToObject(error, "failures", identity->failures);
-	add_time(error, "at", identity->failed_wall_ms);
+	json_add_time(error, "at", identity->failed_wall_ms);
 	(void)cJSON_AddNumberToObject(error, "retry_in_s",
 				      (double)(identity_retry_in_ms(identity) / 1000));
 }
@@ -264,7 +258,7 @@ cJSON *identity_status(const struct identity *identity)
 	(void)cJSON_AddStringToObject(json, "grant", grant_name(identity->conf));
 	(void)cJSON_AddStringToObject(json, "state", state_of(identity));
 	if (identity_has_token(identity)) {
-		add_time(json, "expires_at", identity->expires_wall_ms);
+		json_add_time(json, "expires_at", identity->expires_wall_ms);
 		(void)cJSON_AddNumberToObject(
 			json, "expires_in_s",
 			(double)((identity->expires_boot_ms - clock_boot_ms()) / 1000));
@@ -278,7 +272,7 @@ cJSON *identity_status(const struct identity *identity)
 		(void)cJSON_AddStringToObject(json, "certificate",
 					      identity->next ? "next" : "first");
 	if (secret_is_set(&identity->refresh))
-		add_time(json, "sign_in_until", identity_idle_end_s(identity) * 1000);
+		json_add_time(json, "sign_in_until", identity_idle_end_s(identity) * 1000);
 	(void)cJSON_AddNumberToObject(json, "requests", (double)identity->requests);
 	(void)cJSON_AddNumberToObject(json, "waiters", identity->waiters);
 	if (identity->failures > 0)

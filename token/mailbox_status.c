@@ -6,6 +6,7 @@
 #include "alarm/alarm.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "proto/json_time.h"
 
 /* Minutes until the next try after the first, second and every later quota reply in a row. */
 static const int circuit_minutes[] = {15, 30, 60};
@@ -224,13 +225,6 @@ void mailbox_count(struct mailbox *mailbox, const char *status, int recipients)
 	mailbox_pump(mailbox);
 }
 
-static void add_time(cJSON *json, const char *name, int64_t wall_ms)
-{
-	char text[CLOCK_TEXT_MAX];
-
-	(void)cJSON_AddStringToObject(json, name, clock_rfc3339(wall_ms, text));
-}
-
 /* What keeps mail from leaving now, if anything does. */
 static void add_problem(cJSON *json, struct mailbox *mailbox)
 {
@@ -244,7 +238,7 @@ static void add_problem(cJSON *json, struct mailbox *mailbox)
 		(void)cJSON_AddStringToObject(json, "problem", reason);
 		if (!locks_find(mailbox->locks, LOCK_MAILBOX, mailbox->address, &lock) ||
 		    lock.until_wall_ms > 0)
-			add_time(json, "waits_until", clock_wall_ms() + retry_ms);
+			json_add_time(json, "waits_until", clock_wall_ms() + retry_ms);
 	} else if (mailbox->trouble[0] != '\0')
 		(void)cJSON_AddStringToObject(json, "problem", mailbox->trouble);
 	else if (identity_problem(mailbox->identity)[0] != '\0')
@@ -275,13 +269,13 @@ cJSON *mailbox_status_json(struct mailbox *mailbox)
 		room_in_ms =
 			delivered_room_in_ms(mailbox->delivered, conf->recipients_per_day, each);
 		if (room_in_ms > 0)
-			add_time(json, "room_at", clock_wall_ms() + room_in_ms);
+			json_add_time(json, "room_at", clock_wall_ms() + room_in_ms);
 	}
 	(void)cJSON_AddNumberToObject(json, "leases", mailbox->open);
 	(void)cJSON_AddNumberToObject(json, "waiting", mailbox->waiting);
 	if (mailbox_circuit_left_ms(mailbox) > 0)
-		add_time(json, "paused_until",
-			 clock_wall_ms() + mailbox_circuit_left_ms(mailbox));
+		json_add_time(json, "paused_until",
+			      clock_wall_ms() + mailbox_circuit_left_ms(mailbox));
 	(void)cJSON_AddNumberToObject(json, "accepted_recipients", (double)mailbox->accepted);
 	(void)cJSON_AddNumberToObject(json, "deferred_recipients", (double)mailbox->deferred);
 	(void)cJSON_AddNumberToObject(json, "bounced_recipients", (double)mailbox->bounced);
@@ -290,7 +284,7 @@ cJSON *mailbox_status_json(struct mailbox *mailbox)
 	add_problem(json, mailbox);
 	if (mailbox->last_reply[0] != '\0') {
 		(void)cJSON_AddStringToObject(json, "last_refusal", mailbox->last_reply);
-		add_time(json, "last_refusal_at", mailbox->last_reply_wall_ms);
+		json_add_time(json, "last_refusal_at", mailbox->last_reply_wall_ms);
 	}
 	return json;
 }

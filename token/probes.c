@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/xalloc.h"
+#include "proto/json_time.h"
 
 enum {
 	AT_ONCE = 4,
@@ -269,7 +270,6 @@ cJSON *probes_verdict(const struct probes *probes, const char *name, long long n
 		      bool transcript)
 {
 	const struct trial *trial = find(probes, name);
-	char at[CLOCK_TEXT_MAX];
 	cJSON *json;
 
 	if (trial == NULL || trial->told == 0 || trial->told < number)
@@ -279,7 +279,7 @@ cJSON *probes_verdict(const struct probes *probes, const char *name, long long n
 				      trial->ok	       ? "ok"
 				      : trial->refused ? "refused"
 						       : "error");
-	(void)cJSON_AddStringToObject(json, "at", clock_rfc3339(trial->at_wall_ms, at));
+	json_add_time(json, "at", trial->at_wall_ms);
 	(void)cJSON_AddNumberToObject(json, "took_ms", (double)trial->took_ms);
 	if (trial->reply[0] != '\0')
 		(void)cJSON_AddStringToObject(json, "reply", trial->reply);

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "quota/locks_control.h"
+#include "proto/json_time.h"
 
 #include <unistd.h>
 
@@ -33,8 +34,7 @@ static int verb_status(void *context, const struct kv_message *request, cJSON **
 	(void)cJSON_AddStringToObject(json, "daemon", "relay365-tokend");
 	(void)cJSON_AddStringToObject(json, "version", PACKAGE_VERSION);
 	(void)cJSON_AddNumberToObject(json, "pid", (double)getpid());
-	(void)cJSON_AddStringToObject(json, "started",
-				      clock_rfc3339(tokend->started_wall_ms, text));
+	json_add_time(json, "started", tokend->started_wall_ms);
 	(void)cJSON_AddStringToObject(json, "configuration", tokend->conf->path);
 	delivered_problem(tokend->delivered, text, sizeof(text));
 	if (text[0] != '\0')

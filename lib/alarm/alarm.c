@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/xalloc.h"
+#include "proto/json_time.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -125,7 +126,6 @@ static void read_records(void)
 
 static char *notice_text(const struct incident *incident)
 {
-	char since[CLOCK_TEXT_MAX], at[CLOCK_TEXT_MAX];
 	char *path = record_path(incident->id);
 	cJSON *json = cJSON_CreateObject();
 	char *text;
@@ -134,10 +134,9 @@ static char *notice_text(const struct incident *incident)
 	(void)cJSON_AddStringToObject(json, "id", incident->id);
 	(void)cJSON_AddNumberToObject(json, "level", incident->level);
 	(void)cJSON_AddStringToObject(json, "daemon", book.daemon);
-	(void)cJSON_AddStringToObject(json, "since",
-				      clock_rfc3339(incident->since_wall_ms, since));
+	json_add_time(json, "since", incident->since_wall_ms);
 	(void)cJSON_AddNumberToObject(json, "since_ms", (double)incident->since_wall_ms);
-	(void)cJSON_AddStringToObject(json, "at", clock_rfc3339(clock_wall_ms(), at));
+	json_add_time(json, "at", clock_wall_ms());
 	(void)cJSON_AddStringToObject(json, "what", incident->what);
 	(void)cJSON_AddStringToObject(json, "action", incident->action);
 	(void)cJSON_AddStringToObject(json, "record", path);
@@ -300,7 +299,6 @@ void alarm_clear(const char *id)
 cJSON *alarms_status(void)
 {
 	cJSON *list = cJSON_CreateArray();
-	char since[CLOCK_TEXT_MAX];
 
 	(void)pthread_mutex_lock(&book.lock);
 	for (const struct incident *i = book.first; i != NULL; i = i->next) {
@@ -310,8 +308,7 @@ cJSON *alarms_status(void)
 			continue;
 		json = cJSON_CreateObject();
 		(void)cJSON_AddStringToObject(json, "id", i->id);
-		(void)cJSON_AddStringToObject(json, "since",
-					      clock_rfc3339(i->since_wall_ms, since));
+		json_add_time(json, "since", i->since_wall_ms);
 		(void)cJSON_AddStringToObject(json, "what", i->what);
 		(void)cJSON_AddStringToObject(json, "action", i->action);
 		(void)cJSON_AddItemToArray(list, json);

@@ -2,18 +2,9 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "proto/json_time.h"
 
 enum { SECONDS_MAX = 366 * 24 * 3600 };
-
-static void add_time(cJSON *to, const char *name, int64_t wall_ms)
-{
-	char text[CLOCK_TEXT_MAX];
-
-	if (wall_ms == 0)
-		(void)cJSON_AddNullToObject(to, name);
-	else
-		(void)cJSON_AddStringToObject(to, name, clock_rfc3339(wall_ms, text));
-}
 
 static cJSON *to_json(const struct lock *lock)
 {
@@ -22,8 +13,8 @@ static cJSON *to_json(const struct lock *lock)
 	(void)cJSON_AddStringToObject(json, "key", lock->key);
 	(void)cJSON_AddStringToObject(json, "reason", lock->reason);
 	(void)cJSON_AddStringToObject(json, "by", lock->by);
-	add_time(json, "since", lock->since_wall_ms);
-	add_time(json, "until", lock->until_wall_ms);
+	json_add_time(json, "since", lock->since_wall_ms);
+	json_add_time(json, "until", lock->until_wall_ms);
 	return json;
 }
 
