@@ -3,7 +3,9 @@
 import json
 import os
 import re
+import shlex
 import shutil
+import subprocess
 
 import pytest
 
@@ -11,6 +13,7 @@ import flow
 import lab as laboratory
 import postfix_conf
 import procs
+import programs
 import relay365_conf
 
 pytestmark = pytest.mark.needs_build
@@ -244,6 +247,53 @@ def test_pasted_lines_are_replaced(lab):
     services = box.run("postconf", "-M").stdout
     assert len(re.findall(r"^relay365-relay +unix ", services, re.M)) == 1
     assert "unix-dgram" in re.search(r"^relay365-relay +unix-dgram", services, re.M).group(0)
+
+
+# -- several instances -----------------------------------------------------------------------
+
+def as_primary(box, *words, status=0):
+    """Run where box is the machine's own Postfix, in /etc/postfix."""
+    script = "mount --bind %s /etc/postfix && exec %s" % (box.config, shlex.join(words))
+    env = programs.environment(os.path.dirname(box.folder))
+    del env["MAIL_CONFIG"]
+    done = subprocess.run(["unshare", "--mount", "sh", "-c", script], env=env, text=True,
+                          capture_output=True, timeout=60, check=False)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done
+
+
+@pytest.mark.slow
+def test_several_instances(lab):
+    box = begin(lab, usual)
+    out = {what: "%s/out/%s" % (lab.folder, what) for what in ("config", "queue", "data")}
+    set_up_here = [programs.program("relay365"), "-c", lab.config, "setup", "postfix"]
+    assert "+++ /etc/postfix/main.cf" in as_primary(box, *set_up_here).stdout, "there is one"
+    # what postmulti makes instances from
+    for name in ("main.cf", "master.cf"):
+        shutil.copy(box.config + "/" + name, "%s/%s.proto" % (box.config, name))
+    procs.write(box.config + "/postfix-files", "".join(re.findall(
+        r"^\$(?:data|queue)_directory[:/].*\n", procs.read("/etc/postfix/postfix-files"), re.M)))
+    as_primary(box, "postmulti", "-e", "init")
+    os.mkdir(lab.folder + "/out")
+    as_primary(box, "postmulti", "-I", "postfix-out", "-e", "create",
+               *("%s_directory=%s" % item for item in out.items()))
+    before = picture(box.config), picture(out["config"])
+    for option in ("--apply", "--undo"):
+        text = as_primary(box, *set_up_here, option, status=78).stderr
+        assert "several Postfix instances" in text
+        assert "--config-dir /etc/postfix" in text and out["config"] in text
+    assert (picture(box.config), picture(out["config"])) == before, "no guess"
+    # the second one sends
+    set_up_here += ["--config-dir", out["config"]]
+    assert out["queue"] in as_primary(box, *set_up_here, "--apply", status=78).stderr
+    lab.configure(queue_directories=[box.queue_dir, out["queue"]])
+    as_primary(box, *set_up_here, "--apply")
+    assert picture(box.config) == before[0]
+    asked = as_primary(box, "postconf", "-c", out["config"], "-h", "default_transport",
+                       "multi_instance_name").stdout.split()
+    assert asked[0].startswith("relay365-relay:") and asked[1] == "postfix-out"
+    as_primary(box, *set_up_here, "--undo")
+    assert (picture(box.config), picture(out["config"])) == before
 
 
 # -- what goes wrong -----------------------------------------------------------------------
