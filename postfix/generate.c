@@ -65,6 +65,8 @@ static void add_service(struct buf *text, const struct conf_mailbox *mailbox, bo
 		       "    -o smtp_sasl_security_options=noanonymous\n"
 		       "    -o smtp_sasl_tls_security_options=noanonymous\n"
 		       "    -o smtp_sasl_password_maps=static:%s:unix:relay365/token%s\n"
+		       "    -o smtp_sasl_auth_soft_bounce=yes\n"
+		       "    -o smtp_sasl_auth_cache_name=\n"
 		       "    -o smtp_sender_dependent_authentication=no\n"
 		       "    -o smtp_tls_security_level=secure\n"
 		       "    -o smtp_tls_mandatory_protocols=!SSLv2,!SSLv3,!TLSv1,!TLSv1.1\n"

@@ -116,6 +116,8 @@ static void check_both(const char *service, const char *name)
 
 	has(service, " -o smtp_sasl_auth_enable=yes\n");
 	has(service, " -o smtp_sasl_mechanism_filter=xoauth2\n");
+	has(service, " -o smtp_sasl_auth_soft_bounce=yes\n");
+	has(service, " -o smtp_sasl_auth_cache_name=\n");
 	has(service, " -o smtp_tls_security_level=secure\n");
 	has(service, " -o smtp_tls_connection_reuse=no\n");
 	has(service, " -o smtp_connection_cache_on_demand=no\n");
