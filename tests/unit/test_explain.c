@@ -185,6 +185,8 @@ static const struct {
 	 EXPLAIN_TRANSIENT},
 	{"451 4.3.111 Temporary server error. Please try again later MRH1", "4.x.x server",
 	 EXPLAIN_TRANSIENT},
+	{"430 4.2.0 STOREDRV; mailbox logon failure; code 1234 " HOST, "4.2.0 logon",
+	 EXPLAIN_CONFIG},
 	{"452 4.3.1 Insufficient system resources (TSTE)", "4.3.1", EXPLAIN_TRANSIENT},
 	{"450 4.7.3 Organization queue quota exceeded", "4.7.3", EXPLAIN_TRANSIENT},
 	{"451 4.7.500 Server busy. Please try again later from [192.0.2.1]. (S77719)", "4.7.500",
