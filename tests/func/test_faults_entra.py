@@ -101,19 +101,20 @@ def close_listener(lab):
     return lambda: lab.sim.listen("entra", open=True)
 
 
-def certificate(which):
+def fault(kind, **values):
     def strike_all(lab):
-        lab.sim.fault("entra", "certificate", which=which)
+        lab.sim.fault("entra", kind, **values)
         return lambda: lab.sim.clear("entra")
     return strike_all
 
 
 @pytest.mark.parametrize("break_it, text", [
     (close_listener, r"can't be reached: .*(refused|connect)"),
-    (certificate("wrong"), r"can't be reached: .*(SSL|certificate)"),
-    (certificate("expired"), r"can't be reached: .*expired"),
-    (certificate("untrusted"), r"can't be reached: .*(self.signed|certificate)"),
-], ids=["closed", "wrong-name", "expired", "untrusted"])
+    (fault("certificate", which="wrong"), r"can't be reached: .*(SSL|certificate)"),
+    (fault("certificate", which="expired"), r"can't be reached: .*expired"),
+    (fault("certificate", which="untrusted"), r"can't be reached: .*(self.signed|certificate)"),
+    (fault("no_tls"), r"can't be reached: .*(SSL|TLS)"),
+], ids=["closed", "wrong-name", "expired", "untrusted", "no-tls"])
 def test_endpoint_not_there(lab, break_it, text):
     letters_module.fast(lab)
     mend = break_it(lab)
