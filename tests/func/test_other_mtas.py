@@ -106,7 +106,7 @@ class OpenSmtpd:
 
     def control(self, *args):
         return subprocess.run(
-            ["nsenter", "--mount", "--setgid", "63992", "--target", str(self.process.pid),
+            ["nsenter", "--mount", "--root", "--setgid", "63992", "--target", str(self.process.pid),
              SMTPCTL, *args], check=True, text=True, stdout=subprocess.PIPE, timeout=60).stdout
 
     def send(self, *recipients):
