@@ -110,22 +110,27 @@ static void refuse(struct lease *lease, const char *reason, int64_t retry_after_
 	lease->decided(lease->arg, &answer);
 }
 
+/* Milliseconds from one grant to the next; 0: the pace is left to others. */
+static int64_t spacing(const struct conf_mailbox *conf)
+{
+	int64_t ms = conf->messages_per_minute == 0 ? 0 : 60000 / conf->messages_per_minute;
+
+	return ms + ms * PACE_MARGIN_PERCENT / 100;
+}
+
 static void grant(struct lease *lease, const struct identity_token *token)
 {
 	struct mailbox *mailbox = lease->mailbox;
 	const struct lease_answer answer = {token, NULL, 0};
 	const struct lease_entry entry = {mailbox->address, lease->pid, lease->recipients,
 					  lease->shared};
-	int64_t spacing_ms = 60000 / mailbox->conf->messages_per_minute;
-
 	lease->state = LEASE_OPEN;
 	lease->page = lease_book_add(mailbox->book, &entry);
 	mailbox->open++;
 	mailbox->reserved += lease->recipients;
 	mailbox->granted++;
 	mailbox->problem[0] = '\0';
-	mailbox->next_grant_boot_ms =
-		clock_boot_ms() + spacing_ms + spacing_ms * PACE_MARGIN_PERCENT / 100;
+	mailbox->next_grant_boot_ms = clock_boot_ms() + spacing(mailbox->conf);
 	log_lease(mailbox, "ok", NULL);
 	lease->decided(lease->arg, &answer);
 }

@@ -4,7 +4,7 @@
  *
  *   - delivered + what the open leases and this one may deliver <= the limit,
  *   - fewer than `connections` leases are open,
- *   - the pace of `messages_per_minute` allows it (evenly spaced), and
+ *   - the pace of `messages_per_minute`, if there is one, allows it (evenly spaced), and
  *   - its identity has a token,
  *
  * first come, first served, but those with priority before the others, who also

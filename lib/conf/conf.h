@@ -133,7 +133,7 @@ struct conf_mailbox {
 	int64_t message_size;
 	int64_t recipients_per_day;
 	int64_t recipients_per_message;
-	int64_t messages_per_minute;
+	int64_t messages_per_minute; /* 0: as many as connections allow */
 	int64_t connections;
 	int64_t when_full;		   /* enum conf_when_full */
 	int64_t max_wait_ms;		   /* for FULL_WAIT */

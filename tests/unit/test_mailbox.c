@@ -217,6 +217,30 @@ static void grants_are_evenly_spaced(void **state)
 		lease_end(&a[i].lease);
 }
 
+static void without_a_pace_all_start_at_once(void **state)
+{
+	struct asker a[4];
+
+	(void)state;
+	conf.messages_per_minute = 0;
+	for (size_t i = 0; i < 4; i++)
+		ask(&a[i], 1);
+	assert_true(a[0].granted && a[1].granted && a[2].granted);
+	assert_int_equal(a[3].answers, 0);
+	lease_end(&a[0].lease);
+	assert_true(a[3].granted);
+	for (size_t i = 0; i < 4; i++)
+		lease_end(&a[i].lease);
+	/* The pace comes back with the configuration. */
+	conf.messages_per_minute = 30;
+	ask(&a[0], 1);
+	ask(&a[1], 1);
+	assert_true(a[0].granted);
+	assert_int_equal(a[1].answers, 0);
+	for (size_t i = 0; i < 2; i++)
+		lease_end(&a[i].lease);
+}
+
 static void no_more_than_the_connections(void **state)
 {
 	struct asker a[5];
@@ -530,6 +554,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(grants_are_evenly_spaced, enter, leave),
+		cmocka_unit_test_setup_teardown(without_a_pace_all_start_at_once, enter, leave),
 		cmocka_unit_test_setup_teardown(no_more_than_the_connections, enter, leave),
 		cmocka_unit_test_setup_teardown(leases_fit_under_the_day, enter, leave),
 		cmocka_unit_test_setup_teardown(priority_goes_first, enter, leave),
