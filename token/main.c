@@ -126,6 +126,7 @@ static void clean_up(struct tokend *tokend)
 	for (size_t i = 0; i < tokend->identities; i++)
 		identity_free(&tokend->identity[i]);
 	free(tokend->mailbox);
+	free(tokend->of_conf);
 	free(tokend->token_uid);
 	free(tokend->identity);
 	lease_book_close(&tokend->book);
