@@ -306,6 +306,12 @@ def test_reload(lab):
     done = lab.relay365("reload")
     assert done.stderr == ""
     assert "relay365-tokend" in done.stdout and "relay365-milter" in done.stdout
+    done = lab.relay365("reload", "milter")
+    assert done.stdout == "relay365-milter has read the configuration again\n"
+    assert lab.milter.log().count("reload result=ok") == 2
+    assert lab.tokend.log().count("reload result=ok") == 1
+    done = lab.relay365("reload", "submit", status=75)
+    assert done.stderr == "relay365-submit does not run\n"
 
 
 def test_reload_of_what_is_down(lab):
