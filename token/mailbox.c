@@ -137,9 +137,9 @@ static void grant(struct lease *lease, const struct identity_token *token)
 
 int64_t mailbox_circuit_left_ms(const struct mailbox *mailbox)
 {
-	int64_t left = mailbox->circuit_until_boot_ms - clock_boot_ms();
+	int64_t left = mailbox->memo->circuit_until_boot_ms - clock_boot_ms();
 
-	return mailbox->circuit_step == 0 || left < 0 ? 0 : left;
+	return mailbox->memo->circuit_step == 0 || left < 0 ? 0 : left;
 }
 
 /* Whether it is locked; then reason and time are filled in. */
@@ -234,7 +234,7 @@ static bool has_slot(struct mailbox *mailbox, const struct lease *lease, int64_t
 	    used + mailbox->reserved + lease->recipients > most_of(conf, lease->priority))
 		return false;
 	/* With the circuit half open, one message shows whether Microsoft takes mail again. */
-	if (mailbox->circuit_step > 0 && open > 0)
+	if (mailbox->memo->circuit_step > 0 && open > 0)
 		return false;
 	*look_in_ms_r = mailbox->next_grant_boot_ms - clock_boot_ms();
 	return *look_in_ms_r <= 0;
@@ -484,6 +484,7 @@ struct mailbox *mailbox_new(const struct mailbox_parts *parts, const struct conf
 	mailbox->book = parts->book;
 	mailbox->locks = parts->locks;
 	(void)snprintf(mailbox->name, sizeof(mailbox->name), "%s", conf->name);
+	mailbox->memo = memo_of(parts->memo, conf->address);
 	mailbox->delivered = delivered_mailbox(parts->delivered, conf->address);
 	mailbox->conf = conf;
 	mailbox->identity = identity;
@@ -514,7 +515,7 @@ void mailbox_configure(struct mailbox *mailbox, const struct conf_mailbox *conf,
 {
 	mailbox->conf = conf;
 	mailbox->identity = identity;
-	mailbox->circuit_step = 0; /* an admin was here: try at once */
+	mailbox->memo->circuit_step = 0; /* an admin was here: try at once */
 	mailbox->trouble[0] = '\0';
 	mailbox_pump(mailbox);
 }
@@ -531,7 +532,7 @@ int64_t mailbox_reset(struct mailbox *mailbox)
 void mailbox_lock_changed(struct mailbox *mailbox, bool unlocked)
 {
 	if (unlocked) {
-		mailbox->circuit_step = 0;
+		mailbox->memo->circuit_step = 0;
 		mailbox->trouble[0] = '\0';
 	}
 	mailbox_pump(mailbox);

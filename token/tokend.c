@@ -103,8 +103,8 @@ static struct mailbox *runtime_of(const struct tokend *tokend, const struct conf
 
 static struct mailbox *make_mailbox(struct tokend *tokend, const struct conf_mailbox *conf)
 {
-	const struct mailbox_parts parts = {tokend->loop, tokend->delivered, tokend->book,
-					    tokend->locks};
+	const struct mailbox_parts parts = {tokend->loop, tokend->memo, tokend->delivered,
+					    tokend->book, tokend->locks};
 	struct mailbox *mailbox = mailbox_new(&parts, conf, tokend_identity_of(tokend, conf));
 
 	tokend->mailbox = xreallocarray(tokend->mailbox, tokend->mailboxes + 1, sizeof(mailbox));

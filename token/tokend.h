@@ -20,6 +20,7 @@ struct tokend {
 	struct loop *loop;
 	struct http *http;
 	struct conf *conf;
+	struct memo *memo;
 	struct delivered *delivered;
 	struct lease_book *book;
 	struct calendar *calendar;

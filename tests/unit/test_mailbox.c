@@ -94,7 +94,8 @@ static void start(void)
 	struct err err = ERR_INIT;
 
 	parts.loop = loop;
-	parts.delivered = delivered_open(temp_path("state"), &err);
+	parts.memo = memo_open(temp_path("memo"), &err);
+	parts.delivered = delivered_open(temp_path("state"), parts.memo, &err);
 	parts.book = lease_book_open(temp_path("leases"), &err);
 	parts.locks = locks_open(temp_path("locks"), &err);
 	assert_string_equal(err.text, "");
@@ -107,6 +108,7 @@ static void stop(void)
 	lease_book_close(&parts.book);
 	locks_close(&parts.locks);
 	delivered_close(&parts.delivered);
+	memo_close(&parts.memo);
 }
 
 static char address[] = "relay@contoso.com";
@@ -168,7 +170,8 @@ static void say(const char *status, int recipients)
 	char better[4096];
 
 	(void)mailbox_status(mailbox, status, better, sizeof(better));
-	mailbox_count(mailbox, status, recipients);
+	mailbox_announce(mailbox, status, recipients);
+	mailbox_count(mailbox, status, recipients, true);
 }
 
 static long long number(const char *name)
@@ -438,6 +441,9 @@ static void circuit_opens_15_30_60(void **state)
 	for (size_t i = 0; i < ARRAY_LEN(minutes); i++) {
 		assert_true(one_message(QUOTA));
 		say(QUOTA, 1); /* another session at the same moment changes nothing */
+		expect_shut_for(minutes[i]);
+		stop(); /* a restart changes nothing */
+		start();
 		expect_shut_for(minutes[i]);
 		pass(minutes[i] * MINUTE - 1);
 		assert_false(one_message(QUOTA));
