@@ -301,16 +301,19 @@ static NORETURN void run(const char *path)
 	}
 	log_open("relay365-milter", program.conf->log_to_stderr ? LOG_TO_STDERR : LOG_TO_SYSLOG,
 		 program.conf->log_json, program.conf->log_debug);
+	log_start_writer();
 	if (start(&program, &err) < 0) {
 		log_say(EV_FAULT, "%s", err.text);
 		if (!program.conf->log_to_stderr)
 			(void)fprintf(stderr, "relay365-milter: %s\n", err.text);
+		log_stop_writer();
 		/* Threads may run already, so no tidying. */
 		_exit(err.class == ERR_CONFIG ? DAEMON_EXIT_CONFIG : EXIT_FAILURE);
 	}
 	serve(&program, &signals);
 	log_say(EV_STOP, "relay365-milter ends");
 	stop(&program);
+	log_stop_writer();
 	/*
 	 * Nothing is freed, not even by libmilter's own exit handler: a worker of
 	 * its pool may still be in a callback. What that does fails well, and its

@@ -22,14 +22,36 @@ int64_t clock_boot_ms(void)
 	return read_clock(CLOCK_BOOTTIME);
 }
 
+static char *two_digits(char *out, int n, char behind)
+{
+	out[0] = (char)('0' + n / 10);
+	out[1] = (char)('0' + n % 10);
+	out[2] = behind;
+	return out + 3;
+}
+
 const char *clock_rfc3339(int64_t wall_ms, char out[CLOCK_TEXT_MAX])
 {
 	time_t t = (time_t)(wall_ms / 1000);
+	int year = 0;
 	struct tm tm;
+	char *at;
 
-	if (gmtime_r(&t, &tm) == NULL ||
-	    strftime(out, CLOCK_TEXT_MAX, "%Y-%m-%dT%H:%M:%SZ", &tm) == 0)
+	if (gmtime_r(&t, &tm) != NULL)
+		year = tm.tm_year + 1900;
+	if (year < 1000 || year > 9999) {
 		(void)snprintf(out, CLOCK_TEXT_MAX, "unknown");
+		return out;
+	}
+	/* Not strftime(): this stands in each line of the log. */
+	at = two_digits(out, year / 100, '\0') - 1;
+	at = two_digits(at, year % 100, '-');
+	at = two_digits(at, tm.tm_mon + 1, '-');
+	at = two_digits(at, tm.tm_mday, 'T');
+	at = two_digits(at, tm.tm_hour, ':');
+	at = two_digits(at, tm.tm_min, ':');
+	at = two_digits(at, tm.tm_sec, 'Z');
+	*at = '\0';
 	return out;
 }
 

@@ -2,6 +2,8 @@
 
 #include "base/clock.h"
 
+#include <errno.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <syslog.h>
 #include <unistd.h>
@@ -195,25 +197,36 @@ void log_str(struct log_line *line, const char *name, const char *value)
 		log_mem(line, name, value, strlen(value));
 }
 
+/* The digits of a number, from where is returned up to end. */
+static char *digits(int64_t value, char *end)
+{
+	uint64_t left = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
+
+	do
+		*--end = (char)('0' + left % 10);
+	while ((left /= 10) > 0);
+	if (value < 0)
+		*--end = '-';
+	return end;
+}
+
 void log_int(struct log_line *line, const char *name, int64_t value)
 {
-	char text[24];
+	char text[24], *end = text + sizeof(text), *from = digits(value, end);
 
-	if (!wanted(line))
-		return;
-	(void)snprintf(text, sizeof(text), "%lld", (long long)value);
-	if (!fits(line, name, strlen(text)))
+	if (!wanted(line) || !fits(line, name, (size_t)(end - from)))
 		return;
 	key(line, name);
-	puts_(line, text);
+	put(line, from, (size_t)(end - from));
 }
 
 void log_ratio(struct log_line *line, const char *name, int64_t value, int64_t of)
 {
-	char text[48];
+	char text[48], *end = text + sizeof(text), *from = digits(of, end);
 
-	(void)snprintf(text, sizeof(text), "%lld/%lld", (long long)value, (long long)of);
-	log_str(line, name, text);
+	*--from = '/';
+	from = digits(value, from);
+	log_mem(line, name, from, (size_t)(end - from));
 }
 
 void log_time(struct log_line *line, const char *name, int64_t wall_ms)
@@ -223,20 +236,155 @@ void log_time(struct log_line *line, const char *name, int64_t wall_ms)
 	log_str(line, name, clock_rfc3339(wall_ms, text));
 }
 
-void log_end(struct log_line *line)
+/* Makes the line whole. False: nobody wants it. */
+static bool close_line(struct log_line *line)
 {
 	if (!wanted(line))
-		return;
+		return false;
 	if (log_conf.json)
 		line->text[line->len++] = '}';
-	line->text[line->len] = '\0';
-	if (log_conf.target == LOG_TO_SYSLOG) {
-		syslog(priorities[events[line->event].level], "%s", line->text);
+	line->text[line->len++] = '\n';
+	return true;
+}
+
+static void write_line(int priority, const char *text, size_t len)
+{
+	if (log_conf.target == LOG_TO_SYSLOG)
+		syslog(priority, "%.*s", (int)(len - 1), text);
+	else /* one write, so that lines of threads and processes don't mix */
+		(void)!write(STDERR_FILENO, text, len);
+}
+
+/* Lines of level INFO. */
+static void write_lines(const char *text, size_t len)
+{
+	while (len > 0 && log_conf.target == LOG_TO_SYSLOG) {
+		size_t n = (size_t)((const char *)memchr(text, '\n', len) - text) + 1;
+
+		write_line(LOG_INFO, text, n);
+		text += n;
+		len -= n;
+	}
+	while (len > 0) {
+		ssize_t n = write(STDERR_FILENO, text, len);
+
+		if (n <= 0 && errno != EINTR)
+			return;
+		text += n > 0 ? n : 0;
+		len -= n > 0 ? (size_t)n : 0;
+	}
+}
+
+/* ---- lines that wait ---- */
+
+enum { WAITING_MAX = 64 * 1024 }; /* bytes */
+
+static struct {
+	pthread_mutex_t lock;	/* of all below but text that is being written */
+	pthread_mutex_t output; /* keeps lines in order; taken before lock */
+	pthread_cond_t come;	/* the first line, or stop */
+	char text[2][WAITING_MAX];
+	int filling; /* which text; the other is being written */
+	size_t len;  /* of it */
+	bool running, stop;
+	pthread_t thread;
+} waiting = {.lock = PTHREAD_MUTEX_INITIALIZER,
+	     .output = PTHREAD_MUTEX_INITIALIZER,
+	     .come = PTHREAD_COND_INITIALIZER};
+
+/* Under output. */
+static void write_waiting(void)
+{
+	const char *text;
+	size_t len;
+
+	(void)pthread_mutex_lock(&waiting.lock);
+	text = waiting.text[waiting.filling];
+	len = waiting.len;
+	waiting.filling = !waiting.filling;
+	waiting.len = 0;
+	(void)pthread_mutex_unlock(&waiting.lock);
+	write_lines(text, len);
+}
+
+static void *run_writer(void *unused)
+{
+	static const struct timespec late = {.tv_nsec = LOG_LATE_MS * 1000000};
+	bool stop;
+
+	(void)unused;
+	do {
+		(void)pthread_mutex_lock(&waiting.lock);
+		while (waiting.len == 0 && !waiting.stop)
+			(void)pthread_cond_wait(&waiting.come, &waiting.lock);
+		stop = waiting.stop;
+		(void)pthread_mutex_unlock(&waiting.lock);
+		if (!stop)
+			(void)nanosleep(&late, NULL);
+		(void)pthread_mutex_lock(&waiting.output);
+		write_waiting();
+		(void)pthread_mutex_unlock(&waiting.output);
+	} while (!stop);
+	return NULL;
+}
+
+void log_start_writer(void)
+{
+	(void)pthread_mutex_lock(&waiting.lock);
+	waiting.stop = false;
+	waiting.running = pthread_create(&waiting.thread, NULL, run_writer, NULL) == 0;
+	(void)pthread_mutex_unlock(&waiting.lock);
+}
+
+void log_stop_writer(void)
+{
+	(void)pthread_mutex_lock(&waiting.lock);
+	if (!waiting.running) {
+		(void)pthread_mutex_unlock(&waiting.lock);
 		return;
 	}
-	/* One write, so that lines of threads and processes don't mix. */
-	line->text[line->len++] = '\n';
-	(void)!write(STDERR_FILENO, line->text, line->len);
+	waiting.running = false;
+	waiting.stop = true;
+	(void)pthread_cond_signal(&waiting.come);
+	(void)pthread_mutex_unlock(&waiting.lock);
+	(void)pthread_join(waiting.thread, NULL);
+}
+
+/* Whether the line waits now. */
+static bool let_wait(const struct log_line *line)
+{
+	bool room;
+
+	(void)pthread_mutex_lock(&waiting.lock);
+	room = waiting.running && line->len <= WAITING_MAX - waiting.len;
+	if (room) {
+		memcpy(waiting.text[waiting.filling] + waiting.len, line->text, line->len);
+		if (waiting.len == 0)
+			(void)pthread_cond_signal(&waiting.come);
+		waiting.len += line->len;
+	}
+	(void)pthread_mutex_unlock(&waiting.lock);
+	return room;
+}
+
+static void write_now(const struct log_line *line)
+{
+	(void)pthread_mutex_lock(&waiting.output);
+	write_waiting();
+	write_line(priorities[events[line->event].level], line->text, line->len);
+	(void)pthread_mutex_unlock(&waiting.output);
+}
+
+void log_end(struct log_line *line)
+{
+	if (close_line(line))
+		write_now(line);
+}
+
+void log_end_later(struct log_line *line)
+{
+	if (close_line(line) && !let_wait(line))
+		write_now(line);
 }
 
 void log_say(enum log_event event, const char *fmt, ...)

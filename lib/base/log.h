@@ -25,6 +25,7 @@
 
 #define LOG_LINE_MAX 2048 /* bytes; a field that does not fit is cut or left out */
 #define LOG_VALUE_MAX 512
+#define LOG_LATE_MS 20
 
 enum log_event {
 #define EVENT(id, name, level, meaning) EV_##id,
@@ -46,6 +47,12 @@ struct log_line {
 /* program is kept (not copied). Until called, lines go to standard error as text. */
 void log_open(const char *program, enum log_target target, bool json, bool debug);
 
+/* Starts the thread that writes what waits, after log_open(). Without it nothing waits. */
+void log_start_writer(void);
+
+/* Writes what waits, and ends the thread. */
+void log_stop_writer(void);
+
 void log_begin(struct log_line *line, enum log_event event, const char *queue_id);
 void log_str(struct log_line *line, const char *key, const char *value); /* NULL: no field */
 void log_mem(struct log_line *line, const char *key, const char *value, size_t len);
@@ -54,6 +61,15 @@ void log_ratio(struct log_line *line, const char *key, int64_t value,
 	       int64_t of);						/* "8012/9500" */
 void log_time(struct log_line *line, const char *key, int64_t wall_ms); /* RFC 3339 */
 void log_end(struct log_line *line);
+
+/*
+ * The same for a line that each message causes: between log_start_writer() and
+ * log_stop_writer() it may wait up to LOG_LATE_MS for others, so that nobody
+ * waits for the log before a reply and many lines go out at once. Lines keep
+ * their order: log_end() writes those that wait first. Only for events of
+ * level INFO; a process that is killed takes those that wait with it.
+ */
+void log_end_later(struct log_line *line);
 
 /* An event whose only field is a sentence: text="...". */
 void log_say(enum log_event event, const char *fmt, ...) PRINTF_LIKE(2, 3);

@@ -116,6 +116,43 @@ static void test_text(void **state)
 	assert_string_equal(one_line(false), "note text=\"so much for 1\"");
 }
 
+static void log_number(int64_t n, bool later)
+{
+	struct log_line line;
+
+	log_begin(&line, EV_ACCEPT, "4XyZ");
+	log_int(&line, "n", n);
+	if (later)
+		log_end_later(&line);
+	else
+		log_end(&line);
+}
+
+/* Whatever waits and whatever doesn't: each line once, in order, and all of them in the end. */
+static void test_later(void **state)
+{
+	enum { LINES = 600 };
+	const char *at = captured;
+
+	(void)state;
+	log_number(0, true); /* nobody is there to write it later */
+	assert_string_equal(one_line(false), "4XyZ: accept n=0");
+	log_start_writer();
+	for (int i = 0; i < LINES; i++)
+		log_number(i, i % 100 != 99);
+	log_stop_writer();
+	log_number(LINES, true);
+	(void)capture();
+	for (int i = 0; i <= LINES; i++) {
+		at = strstr(at, "n=");
+		if (at == NULL)
+			fail_msg("line %d is not there", i);
+		assert_int_equal(strtoll(at + 2, NULL, 10), i);
+		at += 2;
+	}
+	assert_null(strstr(at, "n="));
+}
+
 static void test_json(void **state)
 {
 	struct log_line line;
@@ -323,11 +360,11 @@ static void test_events(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		CAPTURED(test_text),	       CAPTURED(test_json),
-		CAPTURED(test_debug),	       CAPTURED(test_hostile_text),
-		CAPTURED(test_hostile_json),   CAPTURED(test_hostile_queue_id),
-		CAPTURED(test_any_size),       CAPTURED(test_long_value),
-		cmocka_unit_test(test_events),
+		CAPTURED(test_text),	     CAPTURED(test_json),
+		CAPTURED(test_debug),	     CAPTURED(test_hostile_text),
+		CAPTURED(test_hostile_json), CAPTURED(test_hostile_queue_id),
+		CAPTURED(test_any_size),     CAPTURED(test_long_value),
+		CAPTURED(test_later),	     cmocka_unit_test(test_events),
 	};
 
 	return cmocka_run_group_tests_name("log", tests, NULL, NULL);
