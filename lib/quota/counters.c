@@ -43,8 +43,11 @@ void counters_fold(const char *key, char out[QUOTA_KEY_MAX + 1])
 					  UINT64_C(0x13198a2e03707344)};
 	size_t len = strlen(key), n = len > QUOTA_KEY_MAX ? QUOTA_KEY_MAX : len;
 
-	for (size_t i = 0; i < n; i++)
-		out[i] = key[i] >= 'A' && key[i] <= 'Z' ? (char)(key[i] - 'A' + 'a') : key[i];
+	for (size_t i = 0; i < n; i++) {
+		unsigned int c = (unsigned char)key[i];
+
+		out[i] = (char)(c - 'A' < 26 ? c + 'a' - 'A' : c);
+	}
 	out[n] = '\0';
 	if (n < len) {
 		/* Two long keys must not share a counter; the hash must outlive this process. */

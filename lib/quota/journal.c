@@ -12,7 +12,8 @@ enum {
 	NAME_MAX_LEN = 1024,
 	BLOCK = 1 << 20, /* bytes read at once */
 	BLOCK_ENTRIES = 64 * 1024,
-	PROBE = 64 * 1024 /* bytes that must be free when a disk is to be well again */
+	PROBE = 64 * 1024, /* bytes that must be free when a disk is to be well again */
+	USUAL = 2048	   /* bytes that most records fit in */
 };
 
 static const char magic[8] = {'R', '3', '6', '5', 'J', 'R', 'N', '1'};
@@ -41,10 +42,8 @@ struct journal {
 	int fd[2];	   /* -1: not open */
 	uint64_t number;   /* of the file that is appended to; 0: none */
 	uint64_t prepared; /* 0: none */
-	off_t end;	   /* where the next record goes */
+	_Atomic off_t end; /* where the next record goes */
 	atomic_bool has_records;
-	unsigned char *record; /* room to put one together */
-	size_t cap;
 };
 
 struct journal *journal_new(const char *path)
@@ -69,7 +68,6 @@ void journal_free(struct journal **journal)
 			(void)close(j->fd[i]);
 		free(j->path[i]);
 	}
-	free(j->record);
 	free(j);
 	*journal = NULL;
 }
@@ -172,34 +170,40 @@ bool journal_is_empty(const struct journal *journal)
 	return !journal->has_records;
 }
 
-static size_t put_together(struct journal *journal, const struct journal_entry *entries,
-			   size_t count)
+static size_t record_size(const struct journal_entry *entries, size_t count)
 {
-	size_t len = sizeof(struct record), at;
+	size_t len = sizeof(struct record);
 
 	for (size_t i = 0; i < count; i++)
 		len += sizeof(struct item) + entries[i].name_len;
-	if (len > journal->cap) {
-		journal->cap = 2 * len;
-		journal->record = xreallocarray(journal->record, journal->cap, 1);
-	}
-	at = sizeof(struct record);
+	return len;
+}
+
+/* A record of len bytes, for a place of the file with this number. */
+static void put_together(uint64_t number, off_t place, const struct journal_entry *entries,
+			 size_t count, unsigned char *record, size_t len)
+{
+	struct record head = {.len = (uint32_t)(len - sizeof(head)), .count = (uint32_t)count};
+	size_t at = sizeof(head);
+
 	for (size_t i = 0; i < count; i++) {
 		const struct journal_entry *e = &entries[i];
 		struct item item = {e->window_ms, e->at_ms, e->n, e->name_len};
 
-		memcpy(journal->record + at, &item, sizeof(item));
-		memcpy(journal->record + at + sizeof(item), e->name, e->name_len);
+		memcpy(record + at, &item, sizeof(item));
+		memcpy(record + at + sizeof(item), e->name, e->name_len);
 		at += sizeof(item) + e->name_len;
 	}
-	return len;
+	head.check = check(number, place, record + sizeof(head), head.len);
+	memcpy(record, &head, sizeof(head));
 }
 
 int journal_append(struct journal *journal, const struct journal_entry *entries, size_t count,
 		   struct err *err)
 {
-	int slot = (int)(journal->number & 1);
-	struct record head = {.count = (uint32_t)count};
+	int slot = (int)(journal->number & 1), rc;
+	unsigned char usual[USUAL], *record = usual;
+	off_t at, behind;
 	size_t len;
 
 	if (journal->number == 0 || count > JOURNAL_ENTRIES_MAX)
@@ -207,15 +211,23 @@ int journal_append(struct journal *journal, const struct journal_entry *entries,
 	for (size_t i = 0; i < count; i++)
 		if (entries[i].name_len > NAME_MAX_LEN)
 			return err_set(err, ERR_TEMP, "a counter's name is too long");
-	len = put_together(journal, entries, count);
-	head.len = (uint32_t)(len - sizeof(head));
-	head.check =
-		check(journal->number, journal->end, journal->record + sizeof(head), head.len);
-	memcpy(journal->record, &head, sizeof(head));
-	/* After a part of a record the next one goes to the same place. */
-	if (write_whole(journal->fd[slot], journal->record, len, journal->end) < 0)
-		return cannot(journal, "write", slot, err);
-	journal->end += (off_t)len;
+	len = record_size(entries, count);
+	if (len > sizeof(usual))
+		record = xmalloc(len);
+	/* Nobody waits for another's write: each has its place, and a gap is read over. */
+	at = atomic_fetch_add(&journal->end, (off_t)len);
+	put_together(journal->number, at, entries, count, record, len);
+	rc = write_whole(journal->fd[slot], record, len, at);
+	if (rc < 0)
+		(void)cannot(journal, "write", slot, err);
+	if (record != usual)
+		free(record);
+	if (rc < 0) {
+		/* The next one writes over a part of a record, unless others have come behind. */
+		behind = at + (off_t)len;
+		(void)atomic_compare_exchange_strong(&journal->end, &behind, at);
+		return -1;
+	}
 	journal->has_records = true;
 	return 0;
 }
@@ -245,14 +257,25 @@ static size_t take_apart(const unsigned char *data, size_t len, size_t count,
 struct block {
 	unsigned char *data;
 	size_t len;  /* bytes in data */
-	size_t used; /* of them, in records that were taken apart */
+	size_t used; /* of them, that nothing more is to be found in */
 	off_t place; /* of data in the file */
-	bool torn;   /* what follows is no whole record */
 	struct journal_entry *entry;
 	size_t count;
 };
 
-/* Takes whole records apart until the block, or the room for entries, ends. */
+/* Whether a record can have such a head. */
+static bool is_likely(const struct record *head)
+{
+	return head->len <= BLOCK - sizeof(*head) && head->count > 0 &&
+	       head->count <= JOURNAL_ENTRIES_MAX &&
+	       head->len >= head->count * sizeof(struct item);
+}
+
+/*
+ * Takes whole records apart until the block, or the room for entries, ends.
+ * Where there is none it is looked for behind: who was killed in the middle of
+ * a write has left a gap, and others, who were faster, have written behind it.
+ */
 static void take_records(struct block *block, uint64_t number)
 {
 	struct record head;
@@ -260,24 +283,23 @@ static void take_records(struct block *block, uint64_t number)
 	block->count = 0;
 	while (block->len - block->used >= sizeof(head)) {
 		const unsigned char *data = block->data + block->used + sizeof(head);
-		size_t n;
+		size_t left = block->len - block->used - sizeof(head);
+		bool likely;
 
 		memcpy(&head, block->data + block->used, sizeof(head));
-		if (head.len > BLOCK - sizeof(head) || head.count > JOURNAL_ENTRIES_MAX) {
-			block->torn = true;
-			return;
-		}
-		if (head.len > block->len - block->used - sizeof(head) ||
-		    head.count > BLOCK_ENTRIES - block->count)
+		likely = is_likely(&head);
+		if (likely && ((head.len > left && block->used > 0) ||
+			       head.count > BLOCK_ENTRIES - block->count))
 			return; /* with the next block */
-		n = take_apart(data, head.len, head.count, block->entry + block->count);
-		if (n == 0 || head.check != check(number, block->place + (off_t)block->used, data,
-						  head.len)) {
-			block->torn = true;
-			return;
+		if (likely && head.len <= left &&
+		    head.check ==
+			    check(number, block->place + (off_t)block->used, data, head.len) &&
+		    take_apart(data, head.len, head.count, block->entry + block->count) > 0) {
+			block->count += head.count;
+			block->used += sizeof(head) + head.len;
+		} else {
+			block->used++;
 		}
-		block->count += n;
-		block->used += sizeof(head) + head.len;
 	}
 }
 
@@ -294,7 +316,7 @@ int journal_read(struct journal *journal, uint64_t number,
 	fd = journal->fd[slot];
 	block.data = xmalloc(BLOCK);
 	block.entry = xcalloc(BLOCK_ENTRIES, sizeof(*block.entry));
-	while (rc == 0 && !block.torn) {
+	while (rc == 0) {
 		ssize_t n = pread(fd, block.data, BLOCK, block.place);
 
 		if (n < 0)
@@ -305,8 +327,9 @@ int journal_read(struct journal *journal, uint64_t number,
 		block.used = 0;
 		take_records(&block, number);
 		if (block.used == 0)
-			break; /* the end, or a part of a record */
-		rc = each(arg, block.entry, block.count, err);
+			break; /* the end */
+		if (block.count > 0)
+			rc = each(arg, block.entry, block.count, err);
 		block.place += (off_t)block.used;
 	}
 	free(block.entry);

@@ -3,15 +3,16 @@
  * message, in a file that is only appended to. A record is on its way to the
  * disk with one write before the message is answered, so kill -9 takes nothing
  * of it, at a tenth of what a transaction of the ledger costs; a record that
- * was torn by a power cut is told by its checksum.
+ * was torn, or a gap that was left by one, is told by its checksum.
  *
  * There are two files, PATH.recent-0 and PATH.recent-1, written in turn. Each
  * has a number, one more than the one before, and is written again from the
  * start only when the ledger has all of it (fold.h). A crash at any moment
  * leaves at most two files that the ledger lacks; their numbers tell which.
  *
- * journal_append() and journal_switch() by one thread at a time; all else
- * belongs to one thread, which may be another.
+ * journal_append() by any number of threads at once, but none while
+ * journal_switch() runs or the journal is removed or freed; all else belongs
+ * to one thread.
  */
 #ifndef RELAY365_QUOTA_JOURNAL_H
 #define RELAY365_QUOTA_JOURNAL_H
@@ -66,10 +67,9 @@ int journal_append(struct journal *journal, const struct journal_entry *entries,
 		   struct err *err);
 
 /*
- * Reads the file with this number up to its end or the first record that is
- * not whole, and gives its entries in blocks; names live as long as the call
- * of each. A call of each that does not return 0 ends it with that value.
- * A file that is not there has no entries.
+ * Reads the file with this number and gives the entries of all records that
+ * are whole, in blocks; names live as long as the call of each. A call of each that does not
+ * return 0 ends it with that value. A file that is not there has no entries.
  */
 int journal_read(struct journal *journal, uint64_t number,
 		 int (*each)(void *arg, const struct journal_entry *entries, size_t count,

@@ -24,7 +24,7 @@ static struct quota *quota_new(void)
 	struct quota *quota = xcalloc(1, sizeof(*quota));
 
 	(void)pthread_mutex_init(&quota->lock, NULL);
-	(void)pthread_mutex_init(&quota->journal_lock, NULL);
+	(void)pthread_cond_init(&quota->turn, NULL);
 	counters_init(&quota->counters);
 	return quota;
 }
@@ -70,7 +70,7 @@ void quota_close(struct quota **quota)
 	free(q->high);
 	free(q->path);
 	(void)pthread_mutex_destroy(&q->lock);
-	(void)pthread_mutex_destroy(&q->journal_lock);
+	(void)pthread_cond_destroy(&q->turn);
 	free(q);
 	*quota = NULL;
 }
@@ -89,32 +89,29 @@ void quota_set_limits(struct quota *quota, const struct quota_limit *limits, siz
 		copy[i].window_ms = window.window_ms; /* within its bounds */
 	}
 	/* Not while a charge is between the disk and the counters: windows may change. */
-	(void)pthread_mutex_lock(&quota->journal_lock);
+	quota_hold_journal(quota);
 	(void)pthread_mutex_lock(&quota->lock);
 	old = quota->limit;
 	quota->limit = copy;
 	quota->limits = count;
 	counters_link(&quota->counters, copy, count);
 	(void)pthread_mutex_unlock(&quota->lock);
-	(void)pthread_mutex_unlock(&quota->journal_lock);
+	quota_let_journal_go(quota);
 	free(old);
 }
 
 struct quota_message *quota_message_new(struct quota *quota)
 {
-	struct quota_message *message = xcalloc(1, sizeof(*message));
+	struct quota_message *message = xmalloc(sizeof(*message));
 
+	/* All but the keys' text. */
 	message->quota = quota;
+	memset(message->keys.of, 0, sizeof(message->keys.of));
+	message->entry = NULL;
+	message->count = message->cap = 0;
+	message->held = false;
+	message->next = message->prev = NULL;
 	return message;
-}
-
-static struct quota_entry *entry_of(const struct quota_message *message,
-				    const struct counter *counter)
-{
-	for (size_t i = 0; i < message->count; i++)
-		if (message->entry[i].counter == counter)
-			return &message->entry[i];
-	return NULL;
 }
 
 /* Right after quota_now(). */
@@ -158,10 +155,13 @@ static void forget_entries(struct quota_message *message)
 	message->count = 0;
 }
 
-static void take(struct quota_message *message, struct counter *counter, int64_t n, int64_t cap,
-		 bool waits)
+enum { NO_PLACE = -1 };
+
+/* place: of the counter's entry, or NO_PLACE. */
+static void take(struct quota_message *message, struct counter *counter, int place, int64_t n,
+		 int64_t cap, bool waits)
 {
-	struct quota_entry *entry = entry_of(message, counter);
+	struct quota_entry *entry = place == NO_PLACE ? NULL : &message->entry[place];
 
 	if (entry == NULL) {
 		if (message->count == message->cap) {
@@ -179,22 +179,16 @@ static void take(struct quota_message *message, struct counter *counter, int64_t
 	counter->reserved += n;
 }
 
-/* Folded keys of one message, each made when the first limit asks for it. */
-struct keys {
-	char text[QUOTA_PER_COUNT][QUOTA_KEY_MAX + 1];
-	bool ready[QUOTA_PER_COUNT];
-};
-
-static const char *key_for(struct keys *keys, const struct quota_limit *limit,
+static const char *key_for(struct quota_keys *keys, const struct quota_limit *limit,
 			   const struct quota_facts *facts)
 {
 	const char *key = policy_key(limit, facts);
 
 	if (key == NULL)
 		return NULL;
-	if (!keys->ready[limit->per]) {
+	if (keys->of[limit->per] != key) {
 		counters_fold(key, keys->text[limit->per]);
-		keys->ready[limit->per] = true;
+		keys->of[limit->per] = key;
 	}
 	return keys->text[limit->per];
 }
@@ -224,24 +218,33 @@ static void forecast(struct policy_use *use, struct counter *counter, int64_t ca
 struct met {
 	struct policy_use use[QUOTA_LIMITS_MAX];
 	struct counter *counter[QUOTA_LIMITS_MAX];
+	int place[QUOTA_LIMITS_MAX]; /* of its entry, or NO_PLACE */
 	size_t count;
 };
 
 /* The counter of a limit and key: mostly the one that the recipient before met as well. */
 static struct counter *counter_for(struct quota_message *message, const struct quota_limit *limit,
-				   const char *key)
+				   const char *key, int *place_r)
 {
 	struct counter *counter;
 
 	for (size_t i = 0; i < message->count; i++) {
 		counter = message->entry[i].counter;
-		if (counter->limit == limit && strcmp(counter->key, key) == 0)
+		if (counter->limit == limit && strcmp(counter->key, key) == 0) {
+			*place_r = (int)i;
 			return counter;
+		}
 	}
 	counter = counters_get(&message->quota->counters, limit->name, key, limit->window_ms,
 			       QUOTA_COUNTERS_MAX);
-	if (counter != NULL)
-		counter->limit = limit;
+	*place_r = NO_PLACE;
+	if (counter == NULL)
+		return NULL;
+	counter->limit = limit;
+	/* New limits since the recipient before? The counter may be the same. */
+	for (size_t i = 0; i < message->count; i++)
+		if (message->entry[i].counter == counter)
+			*place_r = (int)i;
 	return counter;
 }
 
@@ -251,15 +254,16 @@ static int meet(struct quota_message *message, const struct quota_limit *limit, 
 {
 	struct policy_use *use = &met->use[met->count];
 	struct counter *counter;
-	struct quota_entry *mine;
+	const struct quota_entry *mine;
+	int place;
 
 	use->limit = limit;
 	use->key = key;
 	use->need = need;
-	counter = counter_for(message, limit, key);
+	counter = counter_for(message, limit, key, &place);
 	if (counter == NULL)
 		return -1;
-	mine = entry_of(message, counter);
+	mine = place == NO_PLACE ? NULL : &message->entry[place];
 	if (mine != NULL && !facts->more &&
 	    (limit->count == QUOTA_MESSAGES || limit->count == QUOTA_BYTES))
 		return 0; /* the first recipient took it for the whole message */
@@ -268,6 +272,7 @@ static int meet(struct quota_message *message, const struct quota_limit *limit, 
 	use->incident = counter->incident;
 	if (policy_exceeds(use, facts))
 		forecast(use, counter, policy_cap(limit, facts->priority), now_ms);
+	met->place[met->count] = place;
 	met->counter[met->count++] = counter;
 	return 0;
 }
@@ -289,7 +294,7 @@ static void crowd(const struct policy_use *use, struct quota_verdict *verdict)
 /* Under lock. Returns -1 when a counter can't be made, with the verdict set. */
 static int meet_all(struct quota_message *message, const struct quota_facts *facts,
 		    const struct quota_need *need, int64_t now_ms, struct met *met,
-		    struct keys *keys, struct quota_verdict *verdict)
+		    struct quota_verdict *verdict)
 {
 	struct quota *quota = message->quota;
 
@@ -297,11 +302,12 @@ static int meet_all(struct quota_message *message, const struct quota_facts *fac
 	if (quota->counters.count + quota->limits > QUOTA_COUNTERS_MAX)
 		counters_evict(&quota->counters, now_ms);
 	met->count = 0;
-	memset(keys->ready, 0, sizeof(keys->ready));
+	if (message->count == 0)
+		memset(message->keys.of, 0, sizeof(message->keys.of));
 	for (size_t i = 0; i < quota->limits && met->count < QUOTA_LIMITS_MAX; i++) {
 		const struct quota_limit *limit = &quota->limit[i];
 		int64_t n = policy_need(limit, facts, need);
-		const char *key = n <= 0 ? NULL : key_for(keys, limit, facts);
+		const char *key = n <= 0 ? NULL : key_for(&message->keys, limit, facts);
 
 		if (key == NULL || (limit->key[0] != '\0' && strcmp(limit->key, key) != 0) ||
 		    policy_excepts(limit, key))
@@ -314,23 +320,29 @@ static int meet_all(struct quota_message *message, const struct quota_facts *fac
 	return 0;
 }
 
+/* The wall clock's time at a time that is yet to come; 0 for one that never comes. */
+static int64_t wall_of(struct quota *quota, int64_t at_ms)
+{
+	int64_t wall_ms, now_ms = quota_now(quota, &wall_ms);
+
+	return at_ms < 0 ? 0 : wall_ms + at_ms - now_ms;
+}
+
 void quota_reserve(struct quota_message *message, const struct quota_facts *facts,
 		   const struct quota_need *need, struct quota_verdict *verdict_r)
 {
 	struct quota *quota = message->quota;
-	int64_t now_ms, wall_ms;
-	struct keys keys;
+	int64_t now_ms;
 	struct met met;
 
 	(void)pthread_mutex_lock(&quota->lock);
-	now_ms = quota_now(quota, &wall_ms);
+	now_ms = quota_now(quota, NULL);
 	hold(message);
-	if (meet_all(message, facts, need, now_ms, &met, &keys, verdict_r) < 0)
+	if (meet_all(message, facts, need, now_ms, &met, verdict_r) < 0)
 		goto out;
 	policy_decide(met.use, met.count, facts, now_ms, verdict_r);
 	if (verdict_r->exceeded)
-		verdict_r->room_at_wall_ms =
-			verdict_r->room_at_ms < 0 ? 0 : wall_ms + verdict_r->room_at_ms - now_ms;
+		verdict_r->room_at_wall_ms = wall_of(quota, verdict_r->room_at_ms);
 	if (verdict_r->refused)
 		goto out;
 	for (size_t i = 0; i < met.count; i++) {
@@ -338,8 +350,8 @@ void quota_reserve(struct quota_message *message, const struct quota_facts *fact
 		bool waits = limit->action == QUOTA_WAIT && !limit->shadow &&
 			     policy_exceeds(&met.use[i], facts);
 
-		take(message, met.counter[i], met.use[i].need, policy_cap(limit, facts->priority),
-		     waits);
+		take(message, met.counter[i], met.place[i], met.use[i].need,
+		     policy_cap(limit, facts->priority), waits);
 	}
 out:
 	if (message->count == 0)
@@ -367,7 +379,7 @@ static void set_times(struct quota_message *message, int64_t now_ms)
 		message->entry[i].at_ms = message->entry[i].waits ? latest : now_ms;
 }
 
-/* Under both locks: what was reserved is use now. */
+/* Under lock: what was reserved is use now. */
 static void count_entries(struct quota_message *message, bool stored, struct quota_use *fullest)
 {
 	struct quota *quota = message->quota;
@@ -399,6 +411,25 @@ static void count_entries(struct quota_message *message, bool stored, struct quo
 	forget_entries(message);
 }
 
+void quota_hold_journal(struct quota *quota)
+{
+	(void)pthread_mutex_lock(&quota->lock);
+	while (quota->held)
+		(void)pthread_cond_wait(&quota->turn, &quota->lock);
+	quota->held = true;
+	while (quota->writers > 0)
+		(void)pthread_cond_wait(&quota->turn, &quota->lock);
+	(void)pthread_mutex_unlock(&quota->lock);
+}
+
+void quota_let_journal_go(struct quota *quota)
+{
+	(void)pthread_mutex_lock(&quota->lock);
+	quota->held = false;
+	(void)pthread_cond_broadcast(&quota->turn);
+	(void)pthread_mutex_unlock(&quota->lock);
+}
+
 int quota_charge(struct quota_message *message, bool unstored_too, struct quota_use *use_r,
 		 struct err *err)
 {
@@ -406,8 +437,10 @@ int quota_charge(struct quota_message *message, bool unstored_too, struct quota_
 	struct quota_use fullest = {.limit = ""};
 	int rc;
 
-	(void)pthread_mutex_lock(&quota->journal_lock);
 	(void)pthread_mutex_lock(&quota->lock);
+	while (quota->held)
+		(void)pthread_cond_wait(&quota->turn, &quota->lock);
+	quota->writers++;
 	set_times(message, quota_now(quota, NULL));
 	(void)pthread_mutex_unlock(&quota->lock);
 
@@ -416,8 +449,9 @@ int quota_charge(struct quota_message *message, bool unstored_too, struct quota_
 	(void)pthread_mutex_lock(&quota->lock);
 	if (rc == 0 || unstored_too)
 		count_entries(message, rc == 0, &fullest);
+	if (--quota->writers == 0 && quota->held)
+		(void)pthread_cond_broadcast(&quota->turn);
 	(void)pthread_mutex_unlock(&quota->lock);
-	(void)pthread_mutex_unlock(&quota->journal_lock);
 	if (use_r != NULL)
 		*use_r = fullest;
 	return rc < 0 && unstored_too ? 1 : rc;
@@ -523,7 +557,7 @@ size_t quota_reset(struct quota *quota, const char *limit_name, int per, const c
 	counters_fold(key, folded);
 	/* Not while a charge is between the disk and the counters: it would owe less than it has.
 	 */
-	(void)pthread_mutex_lock(&quota->journal_lock);
+	quota_hold_journal(quota);
 	(void)pthread_mutex_lock(&quota->lock);
 	now_ms = quota_now(quota, &wall_ms);
 	for (size_t i = 0; i < quota->counters.slots; i++) {
@@ -540,7 +574,7 @@ size_t quota_reset(struct quota *quota, const char *limit_name, int per, const c
 		}
 	}
 	(void)pthread_mutex_unlock(&quota->lock);
-	(void)pthread_mutex_unlock(&quota->journal_lock);
+	quota_let_journal_go(quota);
 	return n;
 }
 

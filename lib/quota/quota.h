@@ -53,7 +53,8 @@ struct quota_message *quota_message_new(struct quota *quota);
 /*
  * Reserves for one recipient under all limits that these facts meet, or under
  * none of them: when verdict_r says refused nothing was reserved; otherwise the
- * need is.
+ * need is. While the message holds anything the strings of facts, but for the
+ * recipient, stay where and what they are.
  */
 void quota_reserve(struct quota_message *message, const struct quota_facts *facts,
 		   const struct quota_need *need, struct quota_verdict *verdict_r);

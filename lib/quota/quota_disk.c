@@ -8,6 +8,7 @@
 #include <errno.h>
 
 enum {
+	USUAL = 8, /* entries that most messages have at most */
 	CLOCK_STEP_MS = 10 * 1000,
 	MARK_MS = 60 * 1000,
 	MAINTAIN_MS = 10 * 60 * 1000,
@@ -30,7 +31,7 @@ static void report(struct quota *quota, atomic_bool *failing, int rc, const stru
 int quota_write(struct quota *quota, const struct quota_entry *entries, size_t count,
 		struct err *err)
 {
-	struct journal_entry *part;
+	struct journal_entry usual[USUAL], *part = usual;
 	struct err why = ERR_INIT;
 	int rc;
 
@@ -38,7 +39,8 @@ int quota_write(struct quota *quota, const struct quota_entry *entries, size_t c
 		return 0;
 	if (quota->journal == NULL)
 		return err_set(err, ERR_TEMP, "the ledger %s is closed", quota->path);
-	part = xcalloc(count, sizeof(*part));
+	if (count > ARRAY_LEN(usual))
+		part = xcalloc(count, sizeof(*part));
 	for (size_t i = 0; i < count; i++) {
 		const struct counter *counter = entries[i].counter;
 
@@ -47,7 +49,8 @@ int quota_write(struct quota *quota, const struct quota_entry *entries, size_t c
 						 entries[i].n};
 	}
 	rc = journal_append(quota->journal, part, count, &why);
-	free(part);
+	if (part != usual)
+		free(part);
 	report(quota, &quota->journal_fails, rc, &why);
 	if (rc < 0)
 		(void)err_set(err, why.class, "%s", why.text);
@@ -175,9 +178,9 @@ static int turn_over(struct quota *quota, struct err *err)
 {
 	if (journal_prepare(quota->journal, next_number(quota), quota->journal_fails, err) < 0)
 		return -1;
-	(void)pthread_mutex_lock(&quota->journal_lock);
+	quota_hold_journal(quota);
 	quota->writing = journal_switch(quota->journal);
-	(void)pthread_mutex_unlock(&quota->journal_lock);
+	quota_let_journal_go(quota);
 	return 0;
 }
 
@@ -273,7 +276,7 @@ static int write_owed(struct quota *quota, const struct owed *owed, struct err *
 	return ledger_commit(quota->ledger, err);
 }
 
-/* Under journal_lock, with all of the journal folded. Returns 1 when there is more, 0, or -1. */
+/* With the journal held and all of it folded. Returns 1 when there is more, 0, or -1. */
 static int pay_some(struct quota *quota, struct err *err)
 {
 	struct owed *owed = xmalloc(sizeof(*owed));
@@ -307,7 +310,7 @@ static bool owes(struct quota *quota)
 	return yes;
 }
 
-/* Under journal_lock: folds the little that came since the last fold, and pays. */
+/* With the journal held: folds the little that came since the last fold, and pays. */
 static int fold_and_pay(struct quota *quota, struct err *err)
 {
 	if (!journal_is_empty(quota->journal)) {
@@ -342,9 +345,9 @@ static int catch_up(struct quota *quota, struct err *err)
 	}
 	if (!owes(quota))
 		return 0;
-	(void)pthread_mutex_lock(&quota->journal_lock);
+	quota_hold_journal(quota);
 	rc = fold_and_pay(quota, err);
-	(void)pthread_mutex_unlock(&quota->journal_lock);
+	quota_let_journal_go(quota);
 	return rc;
 }
 
@@ -450,7 +453,7 @@ void quota_shut(struct quota *quota)
 	struct err err = ERR_INIT;
 	int rc = -1;
 
-	(void)pthread_mutex_lock(&quota->journal_lock);
+	quota_hold_journal(quota);
 	if (quota->ledger != NULL) {
 		rc = write_rest(quota, &err);
 		report(quota, &quota->ledger_fails, rc, &err);
@@ -459,5 +462,5 @@ void quota_shut(struct quota *quota)
 	if (rc == 0)
 		journal_remove(quota->journal);
 	journal_free(&quota->journal);
-	(void)pthread_mutex_unlock(&quota->journal_lock);
+	quota_let_journal_go(quota);
 }

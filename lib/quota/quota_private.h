@@ -1,12 +1,12 @@
 /*
  * What quota.c (limits and reservations) and quota_disk.c (the disk) share.
  *
- * Two locks, journal_lock always taken first. lock guards the counters, the
- * clock and the messages, and is never held over a system call that may block.
- * journal_lock guards the journal, and is held from the write of a record until
- * the counters agree with it, so that whoever holds both sees the same numbers
- * in memory and on disk (but for counters that owe). The ledger belongs to the
- * thread that ticks.
+ * lock guards the counters, the clock and the messages, and is never held over
+ * a system call that may block. Records of the journal are written without it,
+ * by many threads at once; a charge is among the writers from before its record
+ * until the counters agree with it. So whoever holds the journal, which keeps
+ * writers out, sees the same numbers in memory and on disk (but for counters
+ * that owe). The ledger belongs to the thread that ticks.
  */
 #ifndef RELAY365_QUOTA_QUOTA_PRIVATE_H
 #define RELAY365_QUOTA_QUOTA_PRIVATE_H
@@ -28,8 +28,15 @@ struct quota_entry {
 	bool waits;
 };
 
+/* Folded keys, each made when the first limit asks for it. */
+struct quota_keys {
+	const char *of[QUOTA_PER_COUNT]; /* what it was made of; NULL: nothing yet */
+	char text[QUOTA_PER_COUNT][QUOTA_KEY_MAX + 1];
+};
+
 struct quota_message {
 	struct quota *quota;
+	struct quota_keys keys; /* while there are entries */
 	struct quota_entry *entry;
 	size_t count, cap;
 	int64_t touched_boot_ms;
@@ -58,7 +65,10 @@ struct quota {
 	struct quota_high *high;
 	size_t highs;
 
-	pthread_mutex_t journal_lock;
+	size_t writers;	     /* charges that write to the journal */
+	bool held;	     /* somebody wants it alone, or has it */
+	pthread_cond_t turn; /* told of changes of these two */
+
 	struct journal *journal; /* NULL: shut */
 	char *path;
 	/* The last write failed, and that was reported. */
@@ -82,7 +92,11 @@ void quota_fill_row(struct counter *counter, int64_t now_ms, int64_t wall_ms,
 /* Under lock: a counter's use has grown; begins or raises its incident when it is that full. */
 void quota_watch_counter(struct quota *quota, struct counter *counter, int64_t used);
 
-/* Under journal_lock: writes a record of these entries. */
+/* Waits until nobody writes to the journal, and keeps others from it until it is let go. */
+void quota_hold_journal(struct quota *quota);
+void quota_let_journal_go(struct quota *quota);
+
+/* As one of the writers: writes a record of these entries. */
 int quota_write(struct quota *quota, const struct quota_entry *entries, size_t count,
 		struct err *err);
 
