@@ -28,7 +28,8 @@ enum {
 	NR_HEADER = 0x20,    /* and is not to be answered */
 	READS_BODY = 0x40,   /* the body too */
 	NR_BODY = 0x80,
-	CAN_CHANGE = 0x100 /* sender and header */
+	CAN_CHANGE = 0x100, /* sender and header */
+	HOSTLESS = 0x200    /* no recipient's host comes */
 };
 
 #define CHANGES (SMFIF_CHGFROM | SMFIF_CHGHDRS | SMFIF_ADDHDRS)
@@ -111,6 +112,20 @@ static void ask_for_content(unsigned long actions, unsigned long steps, unsigned
 	live_put(&live);
 }
 
+/* The host only where it matters: each macro costs with each recipient. */
+static void want_rcpt_macros(SMFICTX *ctx, unsigned int *agreed)
+{
+	struct live_conf *live = live_get(self.live);
+
+	if (live_conf(live)->relay_hosts.count > 0) {
+		want_macros(ctx, SMFIM_ENVRCPT, "i {rcpt_mailer} {rcpt_host}");
+	} else {
+		want_macros(ctx, SMFIM_ENVRCPT, "i {rcpt_mailer}");
+		*agreed |= HOSTLESS;
+	}
+	live_put(&live);
+}
+
 static sfsistat on_negotiate(SMFICTX *ctx, unsigned long actions, unsigned long steps,
 			     unsigned long unused2, unsigned long unused3,
 			     unsigned long *actions_r, unsigned long *steps_r,
@@ -126,7 +141,7 @@ static sfsistat on_negotiate(SMFICTX *ctx, unsigned long actions, unsigned long 
 		away |= SMFIP_NOCONNECT;
 		agreed |= BY_MACROS;
 		want_macros(ctx, SMFIM_ENVFROM, "i j v {auth_authen} {client_addr}");
-		want_macros(ctx, SMFIM_ENVRCPT, "i {rcpt_mailer} {rcpt_host}");
+		want_rcpt_macros(ctx, &agreed);
 		want_macros(ctx, SMFIM_EOM, "i");
 	}
 	if ((away & steps & SMFIP_NOCONNECT) == 0)
@@ -227,10 +242,12 @@ static sfsistat refuse(SMFICTX *ctx, struct reply *reply)
 static sfsistat on_rcpt(SMFICTX *ctx, char **argv)
 {
 	struct connection *c = connection_of(ctx);
+	bool hostless = (c->agreed & HOSTLESS) != 0;
 	struct session_rcpt rcpt = {
 		.recipient = argv[0],
 		.mailer = macro(ctx, "{rcpt_mailer}"),
-		.host = macro(ctx, "{rcpt_host}"),
+		.host = hostless ? NULL : macro(ctx, "{rcpt_host}"),
+		.hostless = hostless,
 		.queue_id = macro(ctx, "i"),
 	};
 	struct reply reply;

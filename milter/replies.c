@@ -196,6 +196,14 @@ void reply_unseen_header(struct reply *reply_r)
 	fill(reply_r, "451", "4.3.5");
 }
 
+void reply_unseen_host(struct reply *reply_r)
+{
+	(void)snprintf(reply_r->text, sizeof(reply_r->text),
+		       "relay_hosts of relay365.conf came into force, and this session began "
+		       "without that; send it again in a new one");
+	fill(reply_r, "451", "4.3.5");
+}
+
 void reply_locked(const struct lock *lock, int64_t now_wall_ms, struct reply *reply_r)
 {
 	const char *name = lock->key + strlen(LOCK_SOURCE);

@@ -39,6 +39,9 @@ void reply_too_large(const struct conf_mailbox *mailbox, int64_t bytes, struct r
 /* 451 4.3.5: the sender policy needs a header that this session did not show. */
 void reply_unseen_header(struct reply *reply_r);
 
+/* 451 4.3.5: the same for the host that a recipient's mail goes to. */
+void reply_unseen_host(struct reply *reply_r);
+
 /* 550 5.7.1: the source is locked. */
 void reply_locked(const struct lock *lock, int64_t now_wall_ms, struct reply *reply_r);
 

@@ -5,9 +5,17 @@
 #include "milter/session_private.h"
 #include "quota/locks_control.h"
 
+#include <stddef.h>
+
 static void copy(char *to, size_t cap, const char *from)
 {
-	(void)snprintf(to, cap, "%s", from == NULL ? "" : from);
+	size_t len = from == NULL ? 0 : strlen(from);
+
+	if (len >= cap)
+		len = cap - 1;
+	if (len > 0)
+		memcpy(to, from, len);
+	to[len] = '\0';
 }
 
 static void fold(char *text)
@@ -19,8 +27,10 @@ static void fold(char *text)
 
 struct session *session_new(struct live *live, struct quota *quota, struct usage *usage)
 {
-	struct session *session = xcalloc(1, sizeof(*session));
+	struct session *session = xmalloc(sizeof(*session));
 
+	/* All else is set with each message. */
+	memset(session, 0, offsetof(struct session, sender));
 	session->live = live;
 	session->quota = quota;
 	session->usage = usage;
@@ -129,6 +139,21 @@ static void note(struct session *session, const struct quota_verdict *verdict,
 	copy(session->noted_mailbox, sizeof(session->noted_mailbox), mailbox->name);
 }
 
+static struct quota_facts facts_of(const struct session *session,
+				   const struct conf_mailbox *mailbox)
+{
+	return (struct quota_facts){
+		.mailbox = mailbox->address,
+		.tenant = mailbox->tenant == NULL ? NULL : mailbox->tenant->name,
+		.source = session->source,
+		.sender = session->sender,
+		.sender_domain = route_domain(session->sender),
+		.priority = (session->from != NULL && session->from->priority) ||
+			    conf_is_priority_sender(mailbox, session->sender),
+		.undivided = session->simulated,
+	};
+}
+
 static struct tally *tally_of(struct session *session, const struct conf_mailbox *mailbox)
 {
 	struct tally *t;
@@ -139,7 +164,7 @@ static struct tally *tally_of(struct session *session, const struct conf_mailbox
 	if (session->tallies == SESSION_MAILBOXES_MAX)
 		return NULL;
 	t = &session->tally[session->tallies++];
-	*t = (struct tally){.mailbox = mailbox};
+	*t = (struct tally){.mailbox = mailbox, .facts = facts_of(session, mailbox)};
 	return t;
 }
 
@@ -166,35 +191,20 @@ static bool too_many(struct session *session, const struct tally *tally, struct 
 	return !shadow;
 }
 
-static struct quota_facts facts_of(const struct session *session,
-				   const struct conf_mailbox *mailbox)
-{
-	return (struct quota_facts){
-		.mailbox = mailbox->address,
-		.tenant = mailbox->tenant == NULL ? NULL : mailbox->tenant->name,
-		.source = session->source,
-		.sender = session->sender,
-		.sender_domain = route_domain(session->sender),
-		.priority = (session->from != NULL && session->from->priority) ||
-			    conf_is_priority_sender(mailbox, session->sender),
-		.undivided = session->simulated,
-	};
-}
-
 static enum session_result count(struct session *session, struct tally *tally,
 				 const char *recipient, struct reply *reply_r)
 {
 	const struct conf_mailbox *mailbox = tally->mailbox;
 	bool external = conf_is_external(mailbox, recipient);
-	struct quota_facts facts = facts_of(session, mailbox);
 	struct quota_need need = {
 		.messages = 1, .recipients = 1, .external = external, .bytes = session->bytes};
 	struct quota_verdict verdict;
 
-	facts.recipient = recipient;
+	tally->facts.recipient = recipient;
 	if (session->reserved == NULL)
 		session->reserved = quota_message_new(session->quota);
-	quota_reserve(session->reserved, &facts, &need, &verdict);
+	quota_reserve(session->reserved, &tally->facts, &need, &verdict);
+	tally->facts.recipient = NULL;
 	if (verdict.exceeded && verdict.refused) {
 		reply_verdict(&verdict, clock_wall_ms(), reply_r);
 		session_log_verdict(session, event_of(verdict.action), &verdict, mailbox->name);
@@ -273,6 +283,11 @@ enum session_result session_rcpt(struct session *session, const struct session_r
 		mailbox = route_unknown(conf, session->own_host, recipient, session->sender);
 	else
 		mailbox = route_mailbox(conf, rcpt->mailer, rcpt->host, session->sender);
+	if (mailbox == NULL && rcpt->hostless && conf->relay_hosts.count > 0) {
+		reply_unseen_host(reply_r);
+		session_log_trouble(session, "relay_hosts", reply_r->text);
+		return refuse(session, reply_r);
+	}
 	if (mailbox == NULL)
 		return SESSION_CONTINUE;
 	if (is_forbidden(session, mailbox, reply_r))
@@ -307,7 +322,7 @@ static enum session_result charge(struct session *session, struct quota_use *use
 	if (quota_charge(session->reserved, conf->accept_on_ledger_error || conf->shadow, use_r,
 			 &err) >= 0)
 		return SESSION_CONTINUE;
-	session_log_ledger(session, err.text);
+	session_log_trouble(session, "ledger", err.text);
 	reply_no_ledger(reply_r);
 	return SESSION_REFUSE;
 }
@@ -400,7 +415,7 @@ static enum session_result count_bytes(struct session *session, struct session_o
 	session->bytes = session->bytes > session->seen ? session->bytes : session->seen;
 	for (size_t i = 0; i < session->tallies && need.bytes > 0; i++) {
 		const struct conf_mailbox *mailbox = session->tally[i].mailbox;
-		struct quota_facts facts = facts_of(session, mailbox);
+		struct quota_facts facts = session->tally[i].facts;
 
 		if (session->tally[i].recipients == 0)
 			continue;

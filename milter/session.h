@@ -46,6 +46,7 @@ struct session_rcpt {
 	const char *recipient; /* as in SMTP */
 	const char *mailer;    /* {rcpt_mailer}, {rcpt_host} */
 	const char *host;
+	bool hostless; /* the session began when no host mattered, so none is told */
 	const char *queue_id;
 };
 

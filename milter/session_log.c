@@ -8,11 +8,14 @@ static void begin_line(const struct session *session, struct log_line *line, enu
 static void log_sender(const struct session *session, struct log_line *line)
 {
 	char from[ROUTE_ADDRESS_MAX + 3];
+	size_t len = strlen(session->sender);
 
 	log_str(line, "source", session->source);
 	log_str(line, "client", session->client[0] == '\0' ? NULL : session->client);
-	(void)snprintf(from, sizeof(from), "<%s>", session->sender);
-	log_str(line, "from", from);
+	from[0] = '<';
+	memcpy(from + 1, session->sender, len);
+	from[len + 1] = '>';
+	log_mem(line, "from", from, len + 2);
 }
 
 /* The number that all lines of an incident carry. */
@@ -90,12 +93,12 @@ void session_log_too_many(const struct session *session, const struct tally *tal
 	log_end(&line);
 }
 
-void session_log_ledger(const struct session *session, const char *text)
+void session_log_trouble(const struct session *session, const char *limit, const char *text)
 {
 	struct log_line line;
 
 	begin_line(session, &line, EV_DEFER);
-	log_str(&line, "limit", "ledger");
+	log_str(&line, "limit", limit);
 	log_sender(session, &line);
 	log_str(&line, "text", text);
 	log_end(&line);
@@ -119,7 +122,7 @@ void session_log_accepted(const struct session *session, const struct quota_use 
 			log_ratio(&line, "used", use->used, use->max);
 		log_incident(&line, session->hour.incident != 0 ? session->hour.incident
 								: use->incident);
-		log_end(&line);
+		log_end_later(&line);
 	}
 }
 

@@ -11,6 +11,7 @@
 /* What a message sends through one mailbox. */
 struct tally {
 	const struct conf_mailbox *mailbox;
+	struct quota_facts facts; /* all but the recipient */
 	int64_t recipients;
 	int64_t external;
 };
@@ -23,13 +24,14 @@ struct session {
 	/* The message; conf is NULL between messages. */
 	struct live_conf *conf;
 	struct quota_message *reserved;
-	struct tally tally[SESSION_MAILBOXES_MAX];
+	struct sender_header header;
+	const struct conf_source *from; /* conf's; NULL: no source says who this is */
 	size_t tallies;
+	struct tally tally[SESSION_MAILBOXES_MAX];
 	char sender[ROUTE_ADDRESS_MAX + 1];
 	/* The source's name in the configuration, else login, else client's address, else
 	 * "local". */
 	char source[ROUTE_ADDRESS_MAX + 1];
-	const struct conf_source *from; /* conf's; NULL: no source says who this is */
 	char client[SESSION_CLIENT_MAX + 1];
 	char queue_id[SESSION_ID_MAX + 1];
 	bool locked; /* the source is, for the reason in lock */
@@ -40,8 +42,7 @@ struct session {
 	int64_t seen;		    /* as they came, where they are looked at */
 	struct quota_verdict noted; /* the worst that did not refuse; exceeded is false if none */
 	char noted_mailbox[CONF_NAME_MAX + 1];
-	struct reply refused; /* simulated: what end of message will answer; "" if nothing */
-	struct sender_header header;
+	struct reply refused;	/* simulated: what end of message will answer; "" if nothing */
 	struct usage_hour hour; /* of the source, with this message */
 };
 
@@ -60,7 +61,9 @@ void session_log_locked(const struct session *session, const struct conf_mailbox
 void session_log_accepted(const struct session *session, const struct quota_use *use);
 
 void session_log_too_many(const struct session *session, const struct tally *tally);
-void session_log_ledger(const struct session *session, const char *text);
+
+/* Why a message is deferred that is not to blame. */
+void session_log_trouble(const struct session *session, const char *limit, const char *text);
 
 /* About the source, which runs away. */
 void session_log_runaway(const struct session *session, enum log_event event);

@@ -39,7 +39,6 @@ _relay365()
 	why) words='--log' ;;
 	reset) words='--limit --delivered' ;;
 	status) words='--json --watch' ;;
-	reload) words='tokend milter submit' ;;
 	explain) COMPREPLY=($(compgen -f -- "$cur")) && return ;;
 	*) words='--json' ;;
 	esac

@@ -4,6 +4,7 @@ used is the milter's count, of what it saw accepted; delivered is tokend's, of
 what Microsoft took. Where the milter can't see it, tokend does.
 """
 
+import smtplib
 import socket
 
 import pytest
@@ -71,6 +72,30 @@ def test_milter_after_ours_refuses(lab):
         other.refuse[b"E"] = b""
         assert postfix.send(flow.SENDER, flow.numbers(2)).code == 550
         wait_counts(lab, 6, 3)
+
+
+# -- other transports ----------------------------------------------------------
+
+def test_another_transport_to_a_relay_host_is_counted(lab):
+    """And a session that began before relay_hosts did is sent away, not let past."""
+    postfix = gateway(lab, master_edit=lambda text: text + "\nplain unix - - n - - discard\n",
+                      main={"transport_maps": table(
+        lab, "transport", "example.org plain:[smtp.office365.com]:587\n"
+        "example.com plain:[mail.example.com]\n")})
+    to = ["a@example.org", "b@example.org", "c@example.com", "d@example.net"]
+    assert postfix.send(flow.SENDER, to).ok
+    wait_counts(lab, 1, 1)
+    with smtplib.SMTP(postfix.address, postfix.port, timeout=60) as old:
+        old.ehlo()
+        lab.configure(mailboxes={"relay": {"messages_per_minute": 6000}},
+                      relay_hosts=["smtp.office365.com"])
+        lab.relay365("reload")
+        old.mail(flow.SENDER)
+        assert old.rcpt("d@example.net")[0] == 250
+        code, text = old.rcpt("a@example.org")
+        assert code == 451 and b"relay_hosts" in text
+    assert postfix.send(flow.SENDER, to).ok
+    wait_counts(lab, 4, 2)
 
 
 # -- other addresses -----------------------------------------------------------

@@ -408,6 +408,22 @@ static void test_route(void **state)
 	live_put(&live);
 }
 
+/* Whose session began when no host was asked for is not let past relay_hosts. */
+static void test_hostless(void **state)
+{
+	struct session_rcpt ours = {"<a@example.com>", "relay365-relay", NULL, true, NULL};
+	struct session_rcpt other = {"<a@example.com>", "smtp", NULL, true, NULL};
+
+	(void)state;
+	begin("", "");
+	mail("<someone@contoso.com>");
+	assert_int_equal(session_rcpt(t.session, &ours, &t.reply), SESSION_CONTINUE);
+	assert_int_equal(session_rcpt(t.session, &other, &t.reply), SESSION_REFUSE);
+	assert_string_equal(t.reply.code, "451");
+	assert_string_equal(rcpt("<a@example.com>", "smtp", "elsewhere"), "");
+	assert_int_equal(used("relay@contoso.com"), 1000);
+}
+
 static void test_addresses(void **state)
 {
 	static const struct {
@@ -445,7 +461,8 @@ int main(void)
 		TEST(test_accept),	 TEST(test_no_message), TEST(test_refusals),
 		TEST(test_hold),	 TEST(test_shadow),	TEST(test_simulated),
 		TEST(test_ledger_error), TEST(test_reload),	TEST(test_ledger_error_accepted),
-		TEST(test_route),	 TEST(test_addresses),	TEST(test_bytes),
+		TEST(test_route),	 TEST(test_hostless),	TEST(test_addresses),
+		TEST(test_bytes),
 	};
 
 	return cmocka_run_group_tests_name("session", tests, NULL, NULL);
