@@ -8,6 +8,7 @@
 #include "base/daemon.h"
 #include "base/log.h"
 #include "base/xalloc.h"
+#include "tls/tls.h"
 
 #include <errno.h>
 
@@ -236,6 +237,7 @@ int main(int argc, char **argv)
 			    &result))
 		return result;
 	daemon_prepare();
+	tls_wipe_heap();
 	conf = conf_load(path, &err);
 	if (conf == NULL) {
 		log_say(EV_FAULT, "%s", err.text);

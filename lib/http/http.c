@@ -4,6 +4,7 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/wiped_heap.h"
 #include "base/xalloc.h"
 
 #include <curl/curl.h>
@@ -194,7 +195,9 @@ struct http *http_new(struct loop *loop, struct err *err)
 {
 	struct http *http;
 
-	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
+	/* Tokens and secrets pass through its memory, and it wipes none of it. */
+	if (curl_global_init_mem(CURL_GLOBAL_DEFAULT, wiped_malloc, wiped_free, wiped_realloc,
+				 wiped_strdup, wiped_calloc) != CURLE_OK) {
 		err_set(err, ERR_PERM, "libcurl can't be initialised");
 		return NULL;
 	}

@@ -2,6 +2,7 @@
 
 #include "tls/tls.h"
 
+#include "base/wiped_heap.h"
 #include "base/xalloc.h"
 
 #include <openssl/err.h>
@@ -26,6 +27,34 @@ static const char *why(void)
 	const char *text = code == 0 ? NULL : ERR_reason_error_string(code);
 
 	return text == NULL ? "no reason given" : text;
+}
+
+/* OpenSSL tells where in its source it asks. */
+static void *take_block(size_t size, const char *file, int line)
+{
+	(void)file;
+	(void)line;
+	return size == 0 ? NULL : wiped_malloc(size);
+}
+
+static void give_block(void *block, const char *file, int line)
+{
+	(void)file;
+	(void)line;
+	wiped_free(block);
+}
+
+static void *change_block(void *block, size_t size, const char *file, int line)
+{
+	if (size != 0)
+		return wiped_realloc(block, size);
+	give_block(block, file, line);
+	return NULL;
+}
+
+void tls_wipe_heap(void)
+{
+	(void)CRYPTO_set_mem_functions(take_block, change_block, give_block);
 }
 
 struct tls_trust *tls_trust_new(const char *ca_file, struct err *err)

@@ -9,6 +9,13 @@
 
 #include <sys/types.h>
 
+/*
+ * From now on OpenSSL wipes what it frees: what it has read and written, and
+ * keys. Of the whole process, libraries that use it included; called before
+ * anything else of OpenSSL's.
+ */
+void tls_wipe_heap(void);
+
 /* The authorities that vouch for servers; many threads may use one. */
 struct tls_trust;
 

@@ -294,3 +294,32 @@ def test_the_check_above_can_see(lab):
             assert look_into(process.pid, entry) == ["environ", "mem", "maps"]
         finally:
             process.kill()
+
+
+def times_in_memory(pid, secret):
+    """How often it stands in the memory that the process can write."""
+    times = 0
+    with open("/proc/%d/maps" % pid, encoding="utf-8") as maps, \
+            open("/proc/%d/mem" % pid, "rb", buffering=0) as memory:
+        for line in maps:
+            begin, end = (int(at, 16) for at in line.split()[0].split("-"))
+            if line.split()[1].startswith("rw") and end - begin < 1 << 30:
+                memory.seek(begin)
+                times += memory.read(end - begin).count(secret)
+    return times
+
+
+def test_token_stands_in_memory_once(lab):
+    """Whatever read, wrote, sent or tried it has wiped its copy."""
+    lab.configure(probe=True)
+    lab.tokend.start()
+    path = lab.folder + "/run/token"
+    with token_client.Client(path) as client:
+        token = client.answer()["token"].encode()
+        lab.relay365("probe", "--transcript")
+        assert token_client.ask(path, verb="token")["token"].encode() == token
+    middle = len(token) // 2
+    assert times_in_memory(lab.tokend.pid, token[middle:middle + 40]) == 1
+    response = base64.b64encode(b"user=relay@contoso.com\1auth=Bearer " + token + b"\1\1")
+    for part in (response[middle:middle + 40], response[-60:-8], lab.secret.encode()):
+        assert times_in_memory(lab.tokend.pid, part) == 0
