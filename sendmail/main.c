@@ -73,7 +73,7 @@ static bool is_mta(const struct conf *conf, uid_t uid)
 
 static bool may_enter_unix(const struct conf *conf, int fd)
 {
-	struct sock_peer peer;
+	struct sock_peer peer = {.uid = (uid_t)-1};
 
 	if (sock_peer(fd, &peer) == 0 && is_mta(conf, peer.uid))
 		return true;

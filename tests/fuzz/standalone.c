@@ -31,7 +31,7 @@ static size_t random_below(size_t n)
 /* In a block of just this size, so that a sanitizer sees a byte too far. */
 static void run(const uint8_t *data, size_t size)
 {
-	uint8_t *exact = malloc(size == 0 ? 1 : size);
+	uint8_t *exact = calloc(1, size == 0 ? 1 : size);
 
 	must(exact != NULL);
 	if (size > 0)
