@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -144,4 +145,17 @@ int child_run(const char *command, const char *input, struct buf *output, int ti
 	const char *const argv[] = {"/bin/sh", "-c", command, NULL};
 
 	return child_exec(argv, input, output, NULL, timeout_ms);
+}
+
+const char *child_complaint(const char *said)
+{
+	const char *line = strstr(said, "fatal: ");
+
+	if (line == NULL)
+		line = strstr(said, "error: ");
+	if (line == NULL) /* the last one */
+		line = said + strlen(said) - (said[0] != '\0');
+	while (line > said && line[-1] != '\n')
+		line--;
+	return line;
 }

@@ -19,4 +19,11 @@ int child_run(const char *command, const char *input, struct buf *output, int ti
 int child_exec(const char *const argv[], const char *input, struct buf *output,
 	       struct buf *errors, int timeout_ms);
 
+/*
+ * The line of a program's messages that says why it failed, within said and up to its
+ * line feed. One of Postfix's commands warns of what it dislikes before, and its scripts
+ * complain after it.
+ */
+const char *child_complaint(const char *said);
+
 #endif

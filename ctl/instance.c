@@ -12,7 +12,7 @@ int instance_run(const char *config_dir, const char *command, const char *const 
 		 const char *input, struct buf *output, struct err *err)
 {
 	struct buf errors = BUF_INIT(TEXT_MAX);
-	const char *argv[ARGS_MAX];
+	const char *argv[ARGS_MAX], *why;
 	size_t n = 0;
 	int status;
 
@@ -25,13 +25,13 @@ int instance_run(const char *config_dir, const char *command, const char *const 
 		argv[n++] = *args++;
 	argv[n] = NULL;
 	status = child_exec(argv, input, output, &errors, INSTANCE_TIMEOUT_MS);
+	why = child_complaint(buf_text(&errors));
 	if (status == 0 && output->overflowed)
 		err_set(err, ERR_TEMP, "%s tells more than %zu bytes", command, output->max);
 	else if (status == 127)
 		err_set(err, ERR_CONFIG, "%s is not found; is Postfix installed?", command);
 	else if (status != 0)
-		err_set(err, ERR_TEMP, "%s failed: %.*s", command,
-			(int)strcspn(buf_text(&errors), "\n"), buf_text(&errors));
+		err_set(err, ERR_TEMP, "%s failed: %.*s", command, (int)strcspn(why, "\n"), why);
 	buf_clear(&errors);
 	return status == 0 && !output->overflowed ? 0 : -1;
 }

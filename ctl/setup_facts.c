@@ -20,6 +20,7 @@ char *setup_mirror_make(const char *folder, struct err *err)
 	char *mirror = xstrdup("/tmp/relay365-setup-XXXXXX");
 	DIR *dir = opendir(folder);
 	struct dirent *entry;
+	bool whole = true;
 
 	if (dir == NULL || mkdtemp(mirror) == NULL) {
 		err_set(err, ERR_CONFIG, "cannot look into %s: %s", folder, err_no(errno));
@@ -28,18 +29,24 @@ char *setup_mirror_make(const char *folder, struct err *err)
 		free(mirror);
 		return NULL;
 	}
-	while ((entry = readdir(dir)) != NULL) {
+	while (whole && (entry = readdir(dir)) != NULL) {
 		char *from, *to;
 
 		if (entry->d_name[0] == '.' || ours(entry->d_name))
 			continue;
 		from = xasprintf("%s/%s", folder, entry->d_name);
 		to = xasprintf("%s/%s", mirror, entry->d_name);
-		(void)symlink(from, to); /* postconf complains of what it misses */
+		/* postconf would complain of what it misses */
+		whole = symlink(from, to) == 0;
+		if (!whole)
+			err_set(err, ERR_CONFIG, "cannot make the link %s: %s", to,
+				err_no(errno));
 		free(from);
 		free(to);
 	}
 	(void)closedir(dir);
+	if (!whole)
+		setup_mirror_remove(&mirror);
 	return mirror;
 }
 
@@ -86,6 +93,7 @@ static int ask(const char *folder, const char *option, struct buf *to, struct bu
 	       struct err *err)
 {
 	const char *const argv[] = {"postconf", "-c", folder, option, NULL};
+	const char *why;
 	int status;
 
 	*to = (struct buf)BUF_INIT(SETUP_OUTPUT_MAX);
@@ -94,8 +102,8 @@ static int ask(const char *folder, const char *option, struct buf *to, struct bu
 		return 0;
 	if (status == 127)
 		return err_set(err, ERR_CONFIG, "postconf is not found; is Postfix installed?");
-	return err_set(err, ERR_CONFIG, "postconf fails: %.*s",
-		       (int)strcspn(buf_text(complaints), "\n"), buf_text(complaints));
+	why = child_complaint(buf_text(complaints));
+	return err_set(err, ERR_CONFIG, "postconf fails: %.*s", (int)strcspn(why, "\n"), why);
 }
 
 int setup_facts_read(const char *folder, struct setup_facts *facts, struct err *err)

@@ -262,10 +262,11 @@ static int postfix_check(const struct work *work, struct err *err)
 	const char *const argv[] = {"postfix", "-c", work->config_dir, "check", NULL};
 	struct buf said = BUF_INIT(64 * 1024);
 	int status = child_exec(argv, NULL, &said, &said, SETUP_TIMEOUT_MS);
+	const char *why = child_complaint(buf_text(&said));
 
 	if (status != 0)
-		err_set(err, ERR_CONFIG, "postfix check fails, see the mail log: %.*s",
-			(int)strcspn(buf_text(&said), "\n"), buf_text(&said));
+		err_set(err, ERR_CONFIG, "postfix check fails, see the mail log%s%.*s",
+			why[0] == '\0' ? "" : ": ", (int)strcspn(why, "\n"), why);
 	buf_clear(&said);
 	return status == 0 ? 0 : -1;
 }
