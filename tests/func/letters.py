@@ -15,7 +15,9 @@ import re
 import flow
 import procs
 
-PATIENCE_S = 45
+# more than the minute for which Postfix leaves a message alone that it finds locked, as it does
+# when it tries it again while smtp(8), on a busy machine, still lets it go
+PATIENCE_S = 100
 NOTICE = re.compile(r"sender non-delivery notification|status=bounced|removed \(expired\)")
 
 

@@ -162,7 +162,8 @@ class PostfixInstance:
         done = subprocess.run(
             [tool(command[0]), "-c", self.config, *command[1:]],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env=self._env(), cwd="/", text=True, timeout=120, check=False, **options)
+            env=self._env(), cwd="/", text=True, errors="replace", timeout=120, check=False,
+            **options)
         if check and done.returncode != 0:
             raise RuntimeError("%s: exit %d: %s%s\n%s" % (
                 " ".join(command), done.returncode, done.stdout,

@@ -73,7 +73,7 @@ def main_parameters(instance, milters, env):
         "smtpd_authorized_xclient_hosts": "127.0.0.1",
         "smtpd_peername_lookup": "no",
         "smtp_host_lookup": "native",
-        "disable_dns_lookups": "yes",
+        "smtp_dns_support_level": "disabled",
         # many connections from one address are what tests make
         "smtpd_client_connection_count_limit": "0",
         "biff": "no",

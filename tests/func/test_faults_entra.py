@@ -28,7 +28,7 @@ PASSING = {
     "busy90033": ({"kind": "aadsts", "code": 90033}, "AADSTS90033"),
     "garbage": ({"kind": "garbage"}, "HTTP 200 without an answer in JSON"),
     "notoken": ({"kind": "fields", "value": {"access_token": None}}, "no usable access_token"),
-    "truncated": ({"kind": "truncated"}, "can't be reached: .*(closed|missing|remaining)"),
+    "truncated": ({"kind": "truncated"}, "can't be reached: .*(closed|missing|remaining|eof)"),
     "huge": ({"kind": "huge"}, "larger than 65536 bytes"),
     "redirect": ({"kind": "redirect"}, "a redirect, which is not followed"),
     "reset": ({"kind": "reset"}, "can't be reached"),
