@@ -38,6 +38,32 @@ static void note_onmicrosoft(cJSON *notes, const struct conf_mailbox *mailbox)
 			       mailbox->name, sender));
 }
 
+/* Exchange Online's limits of a mailbox that submits: 30 messages a minute, 3 at a time. */
+static void note_pace(cJSON *notes, const struct conf_mailbox *mailbox)
+{
+	enum { PER_MINUTE = 30, AT_ONCE = 3 };
+
+	if (mailbox->tenant->cloud == CLOUD_CUSTOM)
+		return;
+	if (mailbox->messages_per_minute == 0)
+		note(notes,
+		     xasprintf("mailbox %s has messages_per_minute = 0, no pace: %s takes %d a "
+			       "minute, lets the others wait and may refuse them for now",
+			       mailbox->name, mailbox->tenant->smtp_host, PER_MINUTE));
+	else if (mailbox->messages_per_minute > PER_MINUTE)
+		note(notes,
+		     xasprintf("mailbox %s has messages_per_minute = %lld: %s takes %d, lets the "
+			       "others wait and may refuse them for now",
+			       mailbox->name, (long long)mailbox->messages_per_minute,
+			       mailbox->tenant->smtp_host, PER_MINUTE));
+	if (mailbox->connections > AT_ONCE)
+		note(notes,
+		     xasprintf("mailbox %s has connections = %lld: %s takes %d at a time and "
+			       "refuses what is more for now (432 4.3.2)",
+			       mailbox->name, (long long)mailbox->connections,
+			       mailbox->tenant->smtp_host, AT_ONCE));
+}
+
 /* What is no mistake, and not what everybody expects. */
 static cJSON *notes_of(const struct conf *conf)
 {
@@ -49,6 +75,7 @@ static cJSON *notes_of(const struct conf *conf)
 
 		has_default = has_default || mailbox->is_default;
 		note_onmicrosoft(notes, mailbox);
+		note_pace(notes, mailbox);
 		if (mailbox->other_senders == OTHERS_REJECT && mailbox->senders.count == 0)
 			note(notes, xasprintf("mailbox %s has other_senders = \"reject\" and no "
 					      "senders: it sends as %s only",

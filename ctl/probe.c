@@ -8,7 +8,7 @@
 
 #include <time.h>
 
-enum { LOOK_MS = 200, ROUND_MS = 60000, VERDICT_MS = 120000 };
+enum { LOOK_MS = 200, ROUND_MS = 60000, STEP_MS = 1000, VERDICT_MS = 120000 };
 
 struct run {
 	const struct ctl *ctl;
@@ -21,6 +21,15 @@ static void pause_ms(long ms)
 	const struct timespec pause = {ms / 1000, ms % 1000 * 1000000L};
 
 	(void)nanosleep(&pause, NULL);
+}
+
+/* By the clock that goes on while the machine sleeps, in steps so that it is seen. */
+static void pause_until(int64_t until_boot_ms)
+{
+	int64_t left_ms;
+
+	while ((left_ms = until_boot_ms - clock_boot_ms()) > 0)
+		pause_ms(left_ms < STEP_MS ? (long)left_ms : STEP_MS);
 }
 
 cJSON *probe_ask(const char *socket, const char *mailbox, struct err *err)
@@ -142,7 +151,7 @@ static int try_until(const struct run *run, const char *only, int64_t wait_ms)
 			      "next try in a minute, for %lld more minutes.\n",
 			      (long long)(until_ms - clock_boot_ms()) / 60000);
 		(void)fflush(stdout);
-		pause_ms(ROUND_MS);
+		pause_until(clock_boot_ms() + ROUND_MS);
 	}
 }
 

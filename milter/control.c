@@ -183,8 +183,11 @@ static void add_fixed(cJSON *list, const struct conf_mailbox *m)
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(fixed); i++) {
-		cJSON *json = cJSON_CreateObject();
+		cJSON *json;
 
+		if (fixed[i].max == 0)
+			continue; /* no limit */
+		json = cJSON_CreateObject();
 		(void)cJSON_AddStringToObject(json, "limit", fixed[i].limit);
 		(void)cJSON_AddStringToObject(json, "only", m->address);
 		(void)cJSON_AddStringToObject(json, "per", "mailbox");

@@ -20,11 +20,15 @@ struct delivered_mailbox {
 	struct window window; /* the loop's */
 	int64_t queued;	      /* counted but not yet handed to the writer; under the lock */
 	int64_t queued_at_ms;
-	bool forgotten; /* what the ledger has counts no more; under the lock */
+	bool forgotten;	   /* what the ledger has counts no more; under the lock */
+	int64_t writing;   /* of a batch; under the lock */
+	int64_t announced; /* about to be counted; under the lock */
+	struct memo_page *memo;
 	struct delivered_mailbox *next;
 };
 
 struct delivered {
+	struct memo *memo;
 	struct ledger *ledger; /* the writer's, once it runs */
 	struct steady clock;   /* the loop's */
 	char boot_id[40];
@@ -42,6 +46,12 @@ struct delivered {
 static int64_t now_ms(struct delivered *delivered)
 {
 	return steady_now(&delivered->clock, clock_boot_ms());
+}
+
+/* What is lost with this process but for the memo. Under the lock. */
+static void note(struct delivered_mailbox *mailbox)
+{
+	mailbox->memo->unwritten = mailbox->queued + mailbox->writing + mailbox->announced;
 }
 
 /* ---- the writer ---- */
@@ -68,6 +78,7 @@ static size_t take(struct delivered *delivered, struct batch **batch_r)
 			*batch_r = xreallocarray(*batch_r, cap, sizeof(**batch_r));
 		}
 		(*batch_r)[n++] = (struct batch){m, m->queued, m->queued_at_ms, m->forgotten};
+		m->writing = m->queued;
 		m->queued = 0;
 		m->forgotten = false;
 	}
@@ -130,6 +141,10 @@ static void write_round(struct delivered *delivered)
 	} else if (delivered->problem[0] != '\0' && n > 0) {
 		log_say(EV_LEDGER, "deliveries are written down again");
 		delivered->problem[0] = '\0';
+	}
+	for (size_t i = 0; i < n; i++) {
+		batch[i].mailbox->writing = 0;
+		note(batch[i].mailbox);
 	}
 	free(batch);
 }
@@ -199,6 +214,7 @@ struct delivered_mailbox *delivered_mailbox(struct delivered *delivered, const c
 	m = xcalloc(1, sizeof(*m));
 	m->delivered = delivered;
 	m->address = xstrdup(address);
+	m->memo = memo_of(delivered->memo, address);
 	window_init(&m->window, DELIVERED_WINDOW_MS);
 	(void)pthread_mutex_lock(&delivered->lock);
 	m->next = delivered->mailboxes;
@@ -235,6 +251,18 @@ void delivered_tick(struct delivered *delivered)
 	(void)pthread_mutex_unlock(&delivered->lock);
 }
 
+void delivered_announce(struct delivered_mailbox *mailbox, int64_t n)
+{
+	struct delivered *delivered = mailbox->delivered;
+
+	(void)pthread_mutex_lock(&delivered->lock);
+	mailbox->announced += n;
+	if (mailbox->queued + mailbox->writing == 0)
+		mailbox->memo->unwritten_at_ms = now_ms(delivered);
+	note(mailbox);
+	(void)pthread_mutex_unlock(&delivered->lock);
+}
+
 void delivered_add(struct delivered_mailbox *mailbox, int64_t n)
 {
 	struct delivered *delivered = mailbox->delivered;
@@ -244,6 +272,8 @@ void delivered_add(struct delivered_mailbox *mailbox, int64_t n)
 	(void)pthread_mutex_lock(&delivered->lock);
 	mailbox->queued += n;
 	mailbox->queued_at_ms = now;
+	mailbox->memo->unwritten_at_ms = now;
+	note(mailbox);
 	set_mark(delivered);
 	delivered->dirty = true;
 	(void)pthread_cond_signal(&delivered->work);
@@ -257,6 +287,8 @@ void delivered_reset(struct delivered_mailbox *mailbox)
 	window_clear(&mailbox->window);
 	(void)pthread_mutex_lock(&delivered->lock);
 	mailbox->queued = 0;
+	mailbox->writing = 0;
+	note(mailbox);
 	mailbox->forgotten = true;
 	delivered->dirty = true;
 	(void)pthread_cond_signal(&delivered->work);
@@ -278,6 +310,17 @@ static void on_loaded(void *arg, const char *name, int64_t window_ms, int64_t at
 
 	(void)window_ms;
 	window_add(&m->window, at_ms, n);
+}
+
+static void on_unwritten(void *arg, const struct memo_page *page)
+{
+	struct delivered *delivered = arg;
+	struct delivered_mailbox *m = delivered_mailbox(delivered, page->address);
+
+	window_add(&m->window, page->unwritten_at_ms, page->unwritten);
+	m->queued = page->unwritten;
+	m->queued_at_ms = page->unwritten_at_ms;
+	delivered->dirty = true;
 }
 
 static void start_clock(struct delivered *delivered, const struct ledger_news *news)
@@ -314,13 +357,14 @@ static void free_all(struct delivered *delivered)
 	free(delivered);
 }
 
-struct delivered *delivered_open(const char *folder, struct err *err)
+struct delivered *delivered_open(const char *folder, struct memo *memo, struct err *err)
 {
 	struct delivered *delivered = xcalloc(1, sizeof(*delivered));
 	char *path = xasprintf("%s/delivered.db", folder);
 	struct ledger_news news = {0};
 	pthread_condattr_t attr;
 
+	delivered->memo = memo;
 	(void)pthread_mutex_init(&delivered->lock, NULL);
 	(void)pthread_condattr_init(&attr);
 	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC); /* the wall clock may step */
@@ -338,6 +382,7 @@ struct delivered *delivered_open(const char *folder, struct err *err)
 	start_clock(delivered, &news);
 	if (ledger_load(delivered->ledger, on_loaded, delivered, err) < 0)
 		goto fail;
+	memo_each_unwritten(memo, on_unwritten, delivered);
 	if (pthread_create(&delivered->writer, NULL, writer, delivered) != 0) {
 		err_set(err, ERR_TEMP, "cannot start the thread that writes %s", path);
 		goto fail;

@@ -1,12 +1,14 @@
 /*
  * The delivered ledger: how many recipients Microsoft has accepted for each
  * mailbox, in memory for decisions and on disk for the next start. The loop
- * never waits for the disk: a thread of its own writes what is queued.
+ * never waits for the disk: a thread of its own writes what is queued. What is
+ * queued stands in the memo as well, so that kill -9 takes nothing of it; at
+ * worst what was just written is counted twice.
  */
 #ifndef RELAY365_TOKEN_DELIVERED_H
 #define RELAY365_TOKEN_DELIVERED_H
 
-#include "base/err.h"
+#include "token/memo.h"
 
 #include <stdint.h>
 
@@ -16,8 +18,12 @@
 struct delivered;	  /* the ledger */
 struct delivered_mailbox; /* one mailbox's count */
 
-/* Opens FOLDER/delivered.db, reads it and starts the writer. */
-struct delivered *delivered_open(const char *folder, struct err *err);
+/*
+ * Opens FOLDER/delivered.db, reads it, counts what an earlier process noted in
+ * memo and had no time to write down, and starts the writer. memo is used until
+ * delivered_close().
+ */
+struct delivered *delivered_open(const char *folder, struct memo *memo, struct err *err);
 
 /* Writes what is queued, then closes. */
 void delivered_close(struct delivered **delivered);
@@ -27,6 +33,12 @@ struct delivered_mailbox *delivered_mailbox(struct delivered *delivered, const c
 
 /* Recipients in the last 24 hours. */
 int64_t delivered_used(struct delivered_mailbox *mailbox);
+
+/*
+ * Says that so many may be added any moment: if we are killed from now on, the
+ * next process counts them. Taken back with -n, when they were added or won't be.
+ */
+void delivered_announce(struct delivered_mailbox *mailbox, int64_t n);
 
 void delivered_add(struct delivered_mailbox *mailbox, int64_t n);
 

@@ -1,14 +1,13 @@
 #include "token/lease_book.h"
 
+#include "base/file.h"
 #include "base/xalloc.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 static const char format[16] = "relay365 leases";
 
@@ -48,23 +47,15 @@ static void start_anew(struct image *image)
 
 struct lease_book *lease_book_open(const char *path, struct err *err)
 {
-	struct lease_book *book = xcalloc(1, sizeof(*book));
-	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	struct image *image = file_map(path, sizeof(*image), err);
+	struct lease_book *book;
 
-	book->image = MAP_FAILED;
-	if (fd >= 0 && ftruncate(fd, sizeof(struct image)) == 0)
-		book->image = mmap(NULL, sizeof(struct image), PROT_READ | PROT_WRITE, MAP_SHARED,
-				   fd, 0);
-	if (book->image == MAP_FAILED) {
-		err_set(err, ERR_CONFIG, "cannot keep the open leases in %s: %s", path,
-			err_no(errno));
-		free(book);
-		book = NULL;
-	} else if (!is_ours(book->image)) {
-		start_anew(book->image);
-	}
-	if (fd >= 0)
-		(void)close(fd);
+	if (image == NULL)
+		return NULL;
+	if (!is_ours(image))
+		start_anew(image);
+	book = xcalloc(1, sizeof(*book));
+	book->image = image;
 	return book;
 }
 

@@ -110,31 +110,36 @@ static void refuse(struct lease *lease, const char *reason, int64_t retry_after_
 	lease->decided(lease->arg, &answer);
 }
 
+/* Milliseconds from one grant to the next; 0: the pace is left to others. */
+static int64_t spacing(const struct conf_mailbox *conf)
+{
+	int64_t ms = conf->messages_per_minute == 0 ? 0 : 60000 / conf->messages_per_minute;
+
+	return ms + ms * PACE_MARGIN_PERCENT / 100;
+}
+
 static void grant(struct lease *lease, const struct identity_token *token)
 {
 	struct mailbox *mailbox = lease->mailbox;
 	const struct lease_answer answer = {token, NULL, 0};
 	const struct lease_entry entry = {mailbox->address, lease->pid, lease->recipients,
 					  lease->shared};
-	int64_t spacing_ms = 60000 / mailbox->conf->messages_per_minute;
-
 	lease->state = LEASE_OPEN;
 	lease->page = lease_book_add(mailbox->book, &entry);
 	mailbox->open++;
 	mailbox->reserved += lease->recipients;
 	mailbox->granted++;
 	mailbox->problem[0] = '\0';
-	mailbox->next_grant_boot_ms =
-		clock_boot_ms() + spacing_ms + spacing_ms * PACE_MARGIN_PERCENT / 100;
+	mailbox->next_grant_boot_ms = clock_boot_ms() + spacing(mailbox->conf);
 	log_lease(mailbox, "ok", NULL);
 	lease->decided(lease->arg, &answer);
 }
 
 int64_t mailbox_circuit_left_ms(const struct mailbox *mailbox)
 {
-	int64_t left = mailbox->circuit_until_boot_ms - clock_boot_ms();
+	int64_t left = mailbox->memo->circuit_until_boot_ms - clock_boot_ms();
 
-	return mailbox->circuit_step == 0 || left < 0 ? 0 : left;
+	return mailbox->memo->circuit_step == 0 || left < 0 ? 0 : left;
 }
 
 /* Whether it is locked; then reason and time are filled in. */
@@ -229,7 +234,7 @@ static bool has_slot(struct mailbox *mailbox, const struct lease *lease, int64_t
 	    used + mailbox->reserved + lease->recipients > most_of(conf, lease->priority))
 		return false;
 	/* With the circuit half open, one message shows whether Microsoft takes mail again. */
-	if (mailbox->circuit_step > 0 && open > 0)
+	if (mailbox->memo->circuit_step > 0 && open > 0)
 		return false;
 	*look_in_ms_r = mailbox->next_grant_boot_ms - clock_boot_ms();
 	return *look_in_ms_r <= 0;
@@ -479,6 +484,7 @@ struct mailbox *mailbox_new(const struct mailbox_parts *parts, const struct conf
 	mailbox->book = parts->book;
 	mailbox->locks = parts->locks;
 	(void)snprintf(mailbox->name, sizeof(mailbox->name), "%s", conf->name);
+	mailbox->memo = memo_of(parts->memo, conf->address);
 	mailbox->delivered = delivered_mailbox(parts->delivered, conf->address);
 	mailbox->conf = conf;
 	mailbox->identity = identity;
@@ -509,7 +515,7 @@ void mailbox_configure(struct mailbox *mailbox, const struct conf_mailbox *conf,
 {
 	mailbox->conf = conf;
 	mailbox->identity = identity;
-	mailbox->circuit_step = 0; /* an admin was here: try at once */
+	mailbox->memo->circuit_step = 0; /* an admin was here: try at once */
 	mailbox->trouble[0] = '\0';
 	mailbox_pump(mailbox);
 }
@@ -526,7 +532,7 @@ int64_t mailbox_reset(struct mailbox *mailbox)
 void mailbox_lock_changed(struct mailbox *mailbox, bool unlocked)
 {
 	if (unlocked) {
-		mailbox->circuit_step = 0;
+		mailbox->memo->circuit_step = 0;
 		mailbox->trouble[0] = '\0';
 	}
 	mailbox_pump(mailbox);

@@ -4,7 +4,7 @@
  *
  *   - delivered + what the open leases and this one may deliver <= the limit,
  *   - fewer than `connections` leases are open,
- *   - the pace of `messages_per_minute` allows it (evenly spaced), and
+ *   - the pace of `messages_per_minute`, if there is one, allows it (evenly spaced), and
  *   - its identity has a token,
  *
  * first come, first served, but those with priority before the others, who also
@@ -43,6 +43,7 @@ struct lease_answer {
 /* What all mailboxes use, and must outlive them. */
 struct mailbox_parts {
 	struct loop *loop;
+	struct memo *memo;
 	struct delivered *delivered;
 	struct lease_book *book;
 	struct locks *locks;
@@ -100,11 +101,12 @@ void mailbox_get_token(struct mailbox *mailbox, struct identity_waiter *waiter);
 bool mailbox_status(struct mailbox *mailbox, const char *status, char *better_r, size_t cap);
 
 /*
- * Counts the recipients when their status says that Microsoft took them.
- * Called once the answer is on its way: smtp(8) asks again when it got none,
- * and must not be counted twice.
+ * Around the answer to the MTA: the recipients count when their status says
+ * that Microsoft took them, and when the answer could be given. Without one
+ * smtp(8) asks again, and must not be counted twice. Killed in between, they count.
  */
-void mailbox_count(struct mailbox *mailbox, const char *status, int recipients);
+void mailbox_announce(struct mailbox *mailbox, const char *status, int recipients);
+void mailbox_count(struct mailbox *mailbox, const char *status, int recipients, bool answered);
 
 /* Sets what was delivered to zero; returns what it was. */
 int64_t mailbox_reset(struct mailbox *mailbox);

@@ -25,9 +25,8 @@ struct mailbox {
 	struct left *left; /* leases of an earlier tokend; in open and reserved too */
 	struct loop_timer left_timer;
 
-	/* The circuit: after a quota reply of Microsoft's, one try after a while. */
-	unsigned int circuit_step; /* 0: closed */
-	int64_t circuit_until_boot_ms;
+	/* The circuit stands here: after a quota reply of Microsoft's, one try after a while. */
+	struct memo_page *memo;
 
 	char problem[512]; /* why the last lease was refused, "" after a granted one */
 	char trouble[512]; /* what Microsoft refuses until something changes; "" after a success

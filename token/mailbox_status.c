@@ -13,7 +13,7 @@ static const int circuit_minutes[] = {15, 30, 60};
 
 static void open_circuit(struct mailbox *mailbox, const char *reply)
 {
-	unsigned int step = mailbox->circuit_step;
+	unsigned int step = mailbox->memo->circuit_step;
 	int minutes;
 
 	if (mailbox_circuit_left_ms(mailbox) > 0)
@@ -21,8 +21,8 @@ static void open_circuit(struct mailbox *mailbox, const char *reply)
 	if (step >= ARRAY_LEN(circuit_minutes))
 		step = ARRAY_LEN(circuit_minutes) - 1;
 	minutes = circuit_minutes[step];
-	mailbox->circuit_step++;
-	mailbox->circuit_until_boot_ms = clock_boot_ms() + minutes * 60000LL;
+	mailbox->memo->circuit_step++;
+	mailbox->memo->circuit_until_boot_ms = clock_boot_ms() + minutes * 60000LL;
 	log_say(EV_WARNING,
 		"%s: Microsoft says its sending quota is exceeded though relay365 counts %lld of "
 		"%lld; "
@@ -210,18 +210,33 @@ bool mailbox_status(struct mailbox *mailbox, const char *status, char *better_r,
 	return explain(mailbox, status, better_r, cap);
 }
 
-void mailbox_count(struct mailbox *mailbox, const char *status, int recipients)
+/* 2.1.5 is the answer to an address probe, which sends no message. */
+static bool is_delivery(const char *status)
 {
-	/* 2.1.5 is the answer to an address probe, which sends no message. */
-	if (status[0] != '2' || strncmp(status, "2.1.5", 5) == 0)
+	return status[0] == '2' && strncmp(status, "2.1.5", 5) != 0;
+}
+
+void mailbox_announce(struct mailbox *mailbox, const char *status, int recipients)
+{
+	if (is_delivery(status))
+		delivered_announce(mailbox->delivered, recipients);
+}
+
+void mailbox_count(struct mailbox *mailbox, const char *status, int recipients, bool answered)
+{
+	if (!is_delivery(status))
+		return;
+	if (answered)
+		delivered_add(mailbox->delivered, recipients);
+	delivered_announce(mailbox->delivered, -recipients);
+	if (!answered)
 		return;
 	mailbox->accepted += (unsigned long)recipients;
 	clear_trouble(mailbox);
-	delivered_add(mailbox->delivered, recipients);
 	mailbox_watch_use(mailbox);
-	if (mailbox->circuit_step == 0)
+	if (mailbox->memo->circuit_step == 0)
 		return;
-	mailbox->circuit_step = 0; /* who waits need not wait for the end of this lease */
+	mailbox->memo->circuit_step = 0; /* who waits need not wait for the end of this lease */
 	mailbox_pump(mailbox);
 }
 

@@ -127,11 +127,13 @@ static void clean_up(struct tokend *tokend)
 	for (size_t i = 0; i < tokend->identities; i++)
 		identity_free(&tokend->identity[i]);
 	free(tokend->mailbox);
+	free(tokend->of_conf);
 	free(tokend->token_uid);
 	free(tokend->identity);
 	lease_book_close(&tokend->book);
 	locks_close(&tokend->locks);
 	delivered_close(&tokend->delivered);
+	memo_close(&tokend->memo);
 	http_free(&tokend->http);
 	vault_close(&tokend->vault);
 	gate_free(&tokend->gate);
@@ -142,15 +144,19 @@ static void clean_up(struct tokend *tokend)
 	loop_free(&tokend->loop);
 }
 
-static struct lease_book *open_book(const struct conf *conf, struct err *err)
+/* Open leases, and what else must outlive this process, in the run folder. */
+static int open_memory(struct tokend *tokend, const struct conf *conf, struct err *err)
 {
-	char *path = xasprintf("%s/leases", conf->run_dir);
-	struct lease_book *book = NULL;
+	char *leases = xasprintf("%s/leases", conf->run_dir);
+	char *memo = xasprintf("%s/memo", conf->run_dir);
 
-	if (sock_make_folder(path, control_group(conf), err) == 0)
-		book = lease_book_open(path, err);
-	free(path);
-	return book;
+	if (sock_make_folder(leases, control_group(conf), err) == 0)
+		tokend->book = lease_book_open(leases, err);
+	if (tokend->book != NULL)
+		tokend->memo = memo_open(memo, err);
+	free(leases);
+	free(memo);
+	return tokend->memo == NULL ? -1 : 0;
 }
 
 static struct vault *open_vault(struct loop *loop, const struct conf *conf, struct err *err)
@@ -205,12 +211,13 @@ static int start(struct tokend *tokend, struct conf *conf, struct err *err)
 	tokend->vault = open_vault(tokend->loop, conf, err);
 	if (tokend->vault == NULL)
 		return -1;
-	tokend->delivered = delivered_open(conf->state_dir, err);
+	if (open_memory(tokend, conf, err) < 0)
+		return -1;
+	tokend->delivered = delivered_open(conf->state_dir, tokend->memo, err);
 	if (tokend->delivered == NULL)
 		return -1;
 	open_alarms(conf);
-	tokend->book = open_book(conf, err);
-	tokend->locks = tokend->book == NULL ? NULL : open_locks(conf, err);
+	tokend->locks = open_locks(conf, err);
 	if (tokend->locks == NULL)
 		return -1;
 	tokend_configure(tokend, conf);

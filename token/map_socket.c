@@ -30,7 +30,6 @@ static void serve(struct stream *stream, const struct socketmap_request *request
 	char status[STATUS_MAX], better[STATUS_MAX];
 	size_t n = request->key_len < sizeof(status) - 1 ? request->key_len : sizeof(status) - 1;
 	struct mailbox *mailbox = NULL;
-	bool dead_before = stream->dead;
 
 	memcpy(status, request->key, n);
 	status[n] = '\0';
@@ -45,14 +44,13 @@ static void serve(struct stream *stream, const struct socketmap_request *request
 		answer(stream, "NOTFOUND", "");
 		return;
 	}
+	mailbox_announce(mailbox, status, 1);
 	if (mailbox_status(mailbox, status, better, sizeof(better)))
 		answer(stream, "OK", better);
 	else
 		answer(stream, "NOTFOUND", "");
-	if (dead_before || stream->dead)
-		return;
-	mailbox_count(mailbox, status, 1);
-	if (status[0] == '2')
+	mailbox_count(mailbox, status, 1, !stream->dead);
+	if (!stream->dead && status[0] == '2')
 		mailbox_left_ends(mailbox, stream->peer.pid, 1);
 }
 

@@ -131,14 +131,15 @@ static void serve_status(struct stream *stream, const struct kv_message *request
 		deny(stream, "a status needs code=200 to 599, and recipients=0 to 1000");
 		return;
 	}
+	mailbox_announce(mailbox, status, recipients);
 	explained = mailbox_status(mailbox, status, better, sizeof(better));
 	if (kv_put(text, sizeof(text), &at, "status", "ok", 2) < 0 ||
 	    (explained && kv_put(text, sizeof(text), &at, "text", better, strlen(better)) < 0) ||
-	    kv_end(text, sizeof(text), &at) < 0 || stream_send(stream, text, at) < 0) {
+	    kv_end(text, sizeof(text), &at) < 0 || stream_send(stream, text, at) < 0)
 		stream_close(stream);
+	mailbox_count(mailbox, status, recipients, !stream->dead);
+	if (stream->dead)
 		return;
-	}
-	mailbox_count(mailbox, status, recipients);
 	if (session->granted)
 		return;
 	/* Its lease was of an earlier tokend. */

@@ -92,29 +92,39 @@ static void make_identities(struct tokend *tokend, const struct conf *conf)
 	tokend->identities = n;
 }
 
-static bool has_runtime(const struct tokend *tokend, const struct conf_mailbox *conf)
+static struct mailbox *runtime_of(const struct tokend *tokend, const struct conf_mailbox *conf)
 {
 	for (size_t i = 0; i < tokend->mailboxes; i++)
 		if (strcmp(mailbox_name(tokend->mailbox[i]), conf->name) == 0 &&
 		    strcmp(mailbox_address(tokend->mailbox[i]), conf->address) == 0)
-			return true;
-	return false;
+			return tokend->mailbox[i];
+	return NULL;
+}
+
+static struct mailbox *make_mailbox(struct tokend *tokend, const struct conf_mailbox *conf)
+{
+	const struct mailbox_parts parts = {tokend->loop, tokend->memo, tokend->delivered,
+					    tokend->book, tokend->locks};
+	struct mailbox *mailbox = mailbox_new(&parts, conf, tokend_identity_of(tokend, conf));
+
+	tokend->mailbox = xreallocarray(tokend->mailbox, tokend->mailboxes + 1, sizeof(mailbox));
+	tokend->mailbox[tokend->mailboxes++] = mailbox;
+	return mailbox;
 }
 
 static void make_mailboxes(struct tokend *tokend, const struct conf *conf)
 {
-	const struct mailbox_parts parts = {tokend->loop, tokend->delivered, tokend->book,
-					    tokend->locks};
-
+	free(tokend->of_conf);
+	tokend->of_conf = xcalloc(conf->mailboxes, sizeof(struct mailbox *));
 	for (size_t i = 0; i < conf->mailboxes; i++) {
 		const struct conf_mailbox *m = &conf->mailbox[i];
+		struct mailbox *mailbox = runtime_of(tokend, m);
 
-		if (has_runtime(tokend, m))
-			continue;
-		tokend->mailbox = xreallocarray(tokend->mailbox, tokend->mailboxes + 1,
-						sizeof(struct mailbox *));
-		tokend->mailbox[tokend->mailboxes++] =
-			mailbox_new(&parts, m, tokend_identity_of(tokend, m));
+		if (mailbox == NULL)
+			mailbox = make_mailbox(tokend, m);
+		else
+			mailbox_configure(mailbox, m, tokend_identity_of(tokend, m));
+		tokend->of_conf[i] = mailbox;
 	}
 }
 
@@ -145,12 +155,6 @@ void tokend_configure(struct tokend *tokend, struct conf *conf)
 		if (in_conf(conf, tokend->mailbox[i]) == NULL)
 			mailbox_configure(tokend->mailbox[i], NULL, NULL);
 	make_identities(tokend, conf);
-	for (size_t i = 0; i < tokend->mailboxes; i++) {
-		const struct conf_mailbox *m = in_conf(conf, tokend->mailbox[i]);
-
-		if (m != NULL)
-			mailbox_configure(tokend->mailbox[i], m, tokend_identity_of(tokend, m));
-	}
 	make_mailboxes(tokend, conf);
 	calendar_look(tokend->calendar, conf, tokend->identity, tokend->identities,
 		      clock_wall_ms());
@@ -176,21 +180,18 @@ int tokend_reload(struct tokend *tokend, const char *who, struct err *err)
 	return 0;
 }
 
+/* What belongs to a mailbox of the configuration in force; NULL to NULL. */
+static struct mailbox *of_conf(const struct tokend *tokend, const struct conf_mailbox *m)
+{
+	return m == NULL ? NULL : tokend->of_conf[m - tokend->conf->mailbox];
+}
+
 struct mailbox *tokend_mailbox_by_name(struct tokend *tokend, const char *name, size_t len)
 {
-	for (size_t i = 0; i < tokend->mailboxes; i++) {
-		const char *have = mailbox_name(tokend->mailbox[i]);
-
-		if (strlen(have) == len && memcmp(have, name, len) == 0 &&
-		    !mailbox_is_gone(tokend->mailbox[i]))
-			return tokend->mailbox[i];
-	}
-	return NULL;
+	return of_conf(tokend, conf_mailbox_by_name(tokend->conf, name, len));
 }
 
 struct mailbox *tokend_mailbox_by_address(struct tokend *tokend, const char *address)
 {
-	const struct conf_mailbox *m = conf_mailbox_by_address(tokend->conf, address);
-
-	return m == NULL ? NULL : tokend_mailbox_by_name(tokend, m->name, strlen(m->name));
+	return of_conf(tokend, conf_mailbox_by_address(tokend->conf, address));
 }

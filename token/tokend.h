@@ -20,6 +20,7 @@ struct tokend {
 	struct loop *loop;
 	struct http *http;
 	struct conf *conf;
+	struct memo *memo;
 	struct delivered *delivered;
 	struct lease_book *book;
 	struct calendar *calendar;
@@ -33,6 +34,7 @@ struct tokend {
 	size_t identities;
 	struct mailbox **mailbox; /* one for each mailbox that ever was in the configuration */
 	size_t mailboxes;
+	struct mailbox **of_conf; /* those of conf's mailboxes, in their order */
 	struct stream_server *server[TOKEND_SERVERS_MAX];
 	size_t servers;
 	struct control_server *control;

@@ -39,6 +39,7 @@ _relay365()
 	why) words='--log' ;;
 	reset) words='--limit --delivered' ;;
 	status) words='--json --watch' ;;
+	reload) words='tokend milter submit' ;;
 	explain) COMPREPLY=($(compgen -f -- "$cur")) && return ;;
 	*) words='--json' ;;
 	esac

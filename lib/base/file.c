@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -173,6 +174,29 @@ fail:
 		(void)close(fd);
 	(void)unlink(tmp);
 	return -1;
+}
+
+void *file_map(const char *path, size_t bytes, struct err *err)
+{
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	void *map = MAP_FAILED;
+	int error;
+
+	if (fd < 0 || ftruncate(fd, (off_t)bytes) < 0) {
+		error = errno;
+	} else {
+		error = posix_fallocate(fd, 0, (off_t)bytes);
+		if (error == 0)
+			map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		if (error == 0 && map == MAP_FAILED)
+			error = errno;
+	}
+	if (fd >= 0)
+		(void)close(fd);
+	if (map != MAP_FAILED)
+		return map;
+	err_set(err, ERR_CONFIG, "cannot keep %s in memory: %s", path, err_no(error));
+	return NULL;
 }
 
 int file_make_folder(const char *path, struct err *err)

@@ -28,6 +28,13 @@ int file_check_secrecy(const char *path, struct err *err) WARN_UNUSED;
 int file_replace(const char *path, const void *data, size_t len, unsigned int mode,
 		 struct err *err) WARN_UNUSED;
 
+/*
+ * Maps so many bytes of a file that is shared memory: mode 0600, made or brought to that size
+ * when it is not, all of it taken from the file system now, so that it can't run out of room
+ * later. Undone by munmap(). Returns NULL with the reason.
+ */
+void *file_map(const char *path, size_t bytes, struct err *err) WARN_UNUSED;
+
 /* Makes the last folder of path, mode 0700, when it is missing: what a daemon keeps is its own.
  */
 int file_make_folder(const char *path, struct err *err) WARN_UNUSED;

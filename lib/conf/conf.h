@@ -133,7 +133,7 @@ struct conf_mailbox {
 	int64_t message_size;
 	int64_t recipients_per_day;
 	int64_t recipients_per_message;
-	int64_t messages_per_minute;
+	int64_t messages_per_minute; /* 0: as many as connections allow */
 	int64_t connections;
 	int64_t when_full;		   /* enum conf_when_full */
 	int64_t max_wait_ms;		   /* for FULL_WAIT */
@@ -154,6 +154,7 @@ struct conf {
 	size_t tenants;
 	struct conf_mailbox *mailbox;
 	size_t mailboxes;
+	const struct conf_mailbox **by_name, **by_address; /* all of them, sorted */
 	struct conf_source *source;
 	size_t sources;
 	struct conf_limit *limit;
@@ -187,7 +188,7 @@ struct conf {
 struct conf *conf_load(const char *path, struct err *err);
 void conf_free(struct conf **conf);
 
-/* By name ("relay"), NULL when there is none. */
+/* By name ("relay"), NULL when there is none. Both take logarithmic time. */
 const struct conf_mailbox *conf_mailbox_by_name(const struct conf *conf, const char *name,
 						size_t len);
 /* By address, case-folded. */

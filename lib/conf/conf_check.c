@@ -247,6 +247,7 @@ static int check_folders(const struct conf *conf, struct err *err)
 
 int conf_check(struct conf *conf, struct err *err)
 {
+	conf_index(conf);
 	if (check_folders(conf, err) < 0)
 		return -1;
 	for (size_t i = 0; i < conf->tenants; i++)
@@ -260,6 +261,8 @@ int conf_check(struct conf *conf, struct err *err)
 
 void conf_check_free(struct conf *conf)
 {
+	free(conf->by_name);
+	free(conf->by_address);
 	free(conf->submit_network);
 	for (size_t i = 0; i < conf->sources; i++)
 		free(conf->source[i].network);
@@ -270,26 +273,6 @@ void conf_check_free(struct conf *conf)
 			free(limit->override[j].key);
 		free(limit->override);
 	}
-}
-
-/* ---- look-ups ---- */
-
-const struct conf_mailbox *conf_mailbox_by_name(const struct conf *conf, const char *name,
-						size_t len)
-{
-	for (size_t i = 0; i < conf->mailboxes; i++)
-		if (strlen(conf->mailbox[i].name) == len &&
-		    memcmp(conf->mailbox[i].name, name, len) == 0)
-			return &conf->mailbox[i];
-	return NULL;
-}
-
-const struct conf_mailbox *conf_mailbox_by_address(const struct conf *conf, const char *address)
-{
-	for (size_t i = 0; i < conf->mailboxes; i++)
-		if (strcasecmp(conf->mailbox[i].address, address) == 0)
-			return &conf->mailbox[i];
-	return NULL;
 }
 
 int64_t conf_transaction_recipients(const struct conf_mailbox *mailbox)

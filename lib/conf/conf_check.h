@@ -10,6 +10,9 @@
  */
 int conf_check(struct conf *conf, struct err *err);
 
+/* conf_index.c: what the look-ups of mailboxes need; before all other checks. */
+void conf_index(struct conf *conf);
+
 /* Frees what conf_check() has worked out. */
 void conf_check_free(struct conf *conf);
 

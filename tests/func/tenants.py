@@ -38,8 +38,9 @@ def at_sim(lab, names):
                                    "messages_per_minute": 60000} for n in names}})
 
 
-def configure(lab, names, tenants=None, **top):
-    """relay365.conf for them. tenants: further keys of some; None leaves a key out."""
+def configure(lab, names, tenants=None, mailbox=None, **top):
+    """relay365.conf for them. tenants: further keys of some; None leaves a key out. mailbox:
+    further keys of each mailbox."""
     more = tenants or {}
     lab.configure(
         tenants={n: relay365_conf.tenant_of(
@@ -47,7 +48,7 @@ def configure(lab, names, tenants=None, **top):
             **{"secret_file": put_secret(lab, n, lab.secret), "accepted_domains": [ident(n)],
                **more.get(n, {})}) for n in names},
         mailboxes={n: {"address": address(n), "tenant": n, "senders": ["*@" + ident(n)],
-                       "messages_per_minute": 60000} for n in names}, **top)
+                       "messages_per_minute": 60000, **(mailbox or {})} for n in names}, **top)
 
 
 def make(lab, names, tenants=None, **top):

@@ -82,6 +82,23 @@ def test_check_notes_what_may_surprise(lab):
     assert "no mailbox is the default" in notes[2]
 
 
+def test_check_notes_what_office_365_slows_down(lab):
+    def notes(**keys):
+        lab.configure(tenants={"contoso": {"id": laboratory.TENANT, "secret_file": lab.secret_file,
+                                           "client_id": laboratory.CLIENT_ID}},
+                      mailboxes={"relay": keys})
+        return json_of(lab.relay365("--json", "check"))["notes"]
+
+    assert notes() == [] == notes(messages_per_minute=30, connections=3)
+    [pace, at_once] = notes(messages_per_minute=0, connections=4)
+    assert "messages_per_minute = 0, no pace: smtp.office365.com takes 30 a minute" in pace
+    assert "connections = 4: smtp.office365.com takes 3 at a time" in at_once
+    [pace] = notes(messages_per_minute=31)
+    assert "messages_per_minute = 31: smtp.office365.com takes 30" in pace
+    lab.configure(mailboxes={"relay": {"messages_per_minute": 0, "connections": 4}})
+    assert lab.relay365("check").stdout.count("\n") == 1, "another server's limits are not known"
+
+
 def tenant(lab, **keys):
     usual = relay365_conf.tenant_of(lab.sim, laboratory.TENANT, laboratory.CLIENT_ID,
                                     lab.secret_file)
@@ -289,6 +306,12 @@ def test_reload(lab):
     done = lab.relay365("reload")
     assert done.stderr == ""
     assert "relay365-tokend" in done.stdout and "relay365-milter" in done.stdout
+    done = lab.relay365("reload", "milter")
+    assert done.stdout == "relay365-milter has read the configuration again\n"
+    assert lab.milter.log().count("reload result=ok") == 2
+    assert lab.tokend.log().count("reload result=ok") == 1
+    done = lab.relay365("reload", "submit", status=75)
+    assert done.stderr == "relay365-submit does not run\n"
 
 
 def test_reload_of_what_is_down(lab):

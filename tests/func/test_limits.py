@@ -3,11 +3,13 @@
 import concurrent.futures
 import re
 import socket
+import time
 
 import pytest
 
 import flow
 import procs
+import token_client
 
 pytestmark = pytest.mark.needs_build
 
@@ -292,3 +294,22 @@ def test_pace_and_connections(lab):
     times = [when for when, _n in use["history"]]
     assert 79 * 0.2 <= times[-1] - times[0] < 79 * 0.2 * 1.4, "it is not slower than needed"
     assert {d.status for d in postfix.deliveries()} == {"sent"}, "pacing makes wait, not fail"
+
+
+def test_no_pace(lab):
+    """Slots at once, one after the other too; the connections are what is left of limits."""
+    lab.configure(mailboxes={"relay": {"messages_per_minute": 0, "connections": 2}})
+    lab.tokend.start()
+    path = lab.folder + "/run/token"
+    begin = time.monotonic()
+    for _ in range(40):
+        assert token_client.ask(path)["status"] == "ok"
+    assert time.monotonic() - begin < 25, "30 a minute would take 80 s"
+    with token_client.Client(path) as first, token_client.Client(path) as second:
+        assert [c.answer()["status"] for c in (first, second)] == ["ok", "ok"]
+        third = token_client.Client(path)
+        procs.wait_for(lambda: flow.status(lab)["tokend"]["mailboxes"][0]["waiting"] == 1, 10,
+                       "the third waits")
+        first.close()
+        assert third.answer()["status"] == "ok"
+        third.close()

@@ -146,6 +146,9 @@ def test_built_in_limits_are_shown(lab):
     text = lab.relay365("limits").stdout
     assert "messages_per_minute: 20 messages per relay@contoso.com in 60 s, wait" in text
     assert "connections: 3 connections per relay@contoso.com, wait" in text
+    lab.configure(mailboxes={"relay": {"messages_per_minute": 0}})
+    lab.relay365("reload", status=None)
+    assert "messages_per_minute" not in lab.relay365("limits").stdout
 
 
 def test_priority_may_use_the_reserve(lab):

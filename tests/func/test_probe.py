@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 
 import pytest
 
@@ -9,6 +10,8 @@ import flow
 import hook
 import lab as laboratory
 import procs
+import programs
+import shifted_clock
 
 pytestmark = pytest.mark.needs_build
 
@@ -126,6 +129,31 @@ def test_wait_until_it_counts(lab):
     lab.tokend.start()
     done = lab.relay365("probe", "--wait", "30s", status=1)
     assert "5.7.3" in done.stdout and "next try" not in done.stderr, "no round fits any more"
+
+
+def test_wait_for_a_later_round(lab):
+    """The permission arrives while it waits; a minute passes at once."""
+    lab.configure()
+    lab.sim.client(laboratory.TENANT, laboratory.CLIENT_ID, registered=False)
+    lab.tokend.start()
+    clock = shifted_clock.ShiftedClock(lab)
+    out, err = lab.folder + "/probe.out", lab.folder + "/probe.err"
+    with open(out, "w", encoding="utf-8") as stdout, open(err, "w", encoding="utf-8") as stderr, \
+            subprocess.Popen([programs.program("relay365"), "-c", lab.config, "probe", "--wait",
+                              "10m"], stdout=stdout, stderr=stderr,
+                             env=programs.environment(lab.folder, **clock.environment())) as run:
+        try:
+            procs.wait_for(lambda: procs.read(err).count("next try in a minute, for 9 more") == 1,
+                           30, lambda: procs.read(out) + procs.read(err))
+            refused = procs.read(out)
+            assert "535 5.7.3" in refused and len(sessions(lab)) == 1
+            lab.sim.client(laboratory.TENANT, laboratory.CLIENT_ID, registered=True)
+            clock.step(60)
+            assert run.wait(30) == 0
+        finally:
+            run.kill()
+    assert "Exchange takes its token" in procs.read(out)[len(refused):]
+    assert procs.read(err).count("next try") == 1 and len(sessions(lab)) == 2
 
 
 def test_errors_of_the_command(lab):

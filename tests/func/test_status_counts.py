@@ -1,11 +1,14 @@
 """What Postfix tells of its deliveries is counted once, whatever happens to the answers."""
 
+import os
 import socket
+import subprocess
 
 import pytest
 
 import flow
 import letters as letters_module
+import programs
 
 pytestmark = pytest.mark.needs_build
 
@@ -43,6 +46,27 @@ def test_lookup_repeated_after_a_lost_answer(lab):
         lab.tokend.resume()
         assert again.recv(100) == netstring(b"NOTFOUND ")
     assert box(lab)["delivered"] == 1
+
+
+def test_killed_before_the_disk_has_it(lab, tmp_path):
+    """Answered is counted, though the disk was slow and the process is gone."""
+    library, slow = str(tmp_path / "slow_disk.so"), tmp_path / "slow"
+    subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", library,
+                    str(programs.TREE / "tests/bench/slow_disk.c"), "-ldl"], check=True)
+    letters_module.fast(lab)
+    environment = {"LD_PRELOAD": library, "SLOW_DISK": str(slow),
+                   "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") +
+                   ":verify_asan_link_order=0"}
+    for n in range(1, 11):
+        lab.tokend.start(env=environment)
+        slow.touch()
+        with ask(lab) as first, ask(lab) as second:
+            assert first.recv(100) == second.recv(100) == netstring(b"NOTFOUND ")
+            lab.tokend.kill()
+        slow.unlink()
+        lab.tokend.start()
+        assert box(lab)["delivered"] == 2 * n
+        lab.tokend.stop()   # it is on the disk now, and is not counted again
 
 
 def test_lookup_repeated_after_a_kill(lab):

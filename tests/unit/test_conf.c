@@ -274,6 +274,9 @@ static void test_many_mailboxes(void **state)
 	conf = load_good(buf_text(&text));
 	assert_int_equal(conf->mailboxes, 1000);
 	assert_string_equal(conf_mailbox_by_name(conf, "m999", 4)->address, "m999@contoso.com");
+	for (size_t i = 0; i < conf->mailboxes; i++)
+		assert_ptr_equal(conf_mailbox_by_address(conf, conf->mailbox[i].address),
+				 &conf->mailbox[i]);
 	assert_false(conf->mailbox[0].is_default);
 	conf_free(&conf);
 	buf_clear(&text);

@@ -94,7 +94,8 @@ static void start(void)
 	struct err err = ERR_INIT;
 
 	parts.loop = loop;
-	parts.delivered = delivered_open(temp_path("state"), &err);
+	parts.memo = memo_open(temp_path("memo"), &err);
+	parts.delivered = delivered_open(temp_path("state"), parts.memo, &err);
 	parts.book = lease_book_open(temp_path("leases"), &err);
 	parts.locks = locks_open(temp_path("locks"), &err);
 	assert_string_equal(err.text, "");
@@ -107,6 +108,7 @@ static void stop(void)
 	lease_book_close(&parts.book);
 	locks_close(&parts.locks);
 	delivered_close(&parts.delivered);
+	memo_close(&parts.memo);
 }
 
 static char address[] = "relay@contoso.com";
@@ -168,7 +170,8 @@ static void say(const char *status, int recipients)
 	char better[4096];
 
 	(void)mailbox_status(mailbox, status, better, sizeof(better));
-	mailbox_count(mailbox, status, recipients);
+	mailbox_announce(mailbox, status, recipients);
+	mailbox_count(mailbox, status, recipients, true);
 }
 
 static long long number(const char *name)
@@ -214,6 +217,30 @@ static void grants_are_evenly_spaced(void **state)
 		assert_true(a[i].granted);
 	}
 	for (size_t i = 0; i < 3; i++)
+		lease_end(&a[i].lease);
+}
+
+static void without_a_pace_all_start_at_once(void **state)
+{
+	struct asker a[4];
+
+	(void)state;
+	conf.messages_per_minute = 0;
+	for (size_t i = 0; i < 4; i++)
+		ask(&a[i], 1);
+	assert_true(a[0].granted && a[1].granted && a[2].granted);
+	assert_int_equal(a[3].answers, 0);
+	lease_end(&a[0].lease);
+	assert_true(a[3].granted);
+	for (size_t i = 0; i < 4; i++)
+		lease_end(&a[i].lease);
+	/* The pace comes back with the configuration. */
+	conf.messages_per_minute = 30;
+	ask(&a[0], 1);
+	ask(&a[1], 1);
+	assert_true(a[0].granted);
+	assert_int_equal(a[1].answers, 0);
+	for (size_t i = 0; i < 2; i++)
 		lease_end(&a[i].lease);
 }
 
@@ -415,6 +442,9 @@ static void circuit_opens_15_30_60(void **state)
 		assert_true(one_message(QUOTA));
 		say(QUOTA, 1); /* another session at the same moment changes nothing */
 		expect_shut_for(minutes[i]);
+		stop(); /* a restart changes nothing */
+		start();
+		expect_shut_for(minutes[i]);
 		pass(minutes[i] * MINUTE - 1);
 		assert_false(one_message(QUOTA));
 		pass(1);
@@ -530,6 +560,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(grants_are_evenly_spaced, enter, leave),
+		cmocka_unit_test_setup_teardown(without_a_pace_all_start_at_once, enter, leave),
 		cmocka_unit_test_setup_teardown(no_more_than_the_connections, enter, leave),
 		cmocka_unit_test_setup_teardown(leases_fit_under_the_day, enter, leave),
 		cmocka_unit_test_setup_teardown(priority_goes_first, enter, leave),
