@@ -241,18 +241,21 @@ static int keep_copies(const struct work *work, struct err *err)
 	return result;
 }
 
-/* tmpfiles.d makes these at boot; here they are needed at once. */
+static int make_folder_of(const char *path, const struct passwd *user)
+{
+	if (mkdir(path, 0750) < 0)
+		return errno == EEXIST ? 0 : -1;
+	return chown(path, user->pw_uid, sock_group("postfix")) < 0 ? -1 : chmod(path, 02750);
+}
+
+/* tmpfiles.d makes these at boot in Postfix's own queue directory, and in no other. */
 static void make_folder(const struct work *work, const char *name)
 {
 	char *path = xasprintf("%s/%s", work->queue_dir, name);
 	const struct passwd *user = getpwnam(name);
-	struct err err = ERR_INIT;
-	struct stat st;
 
-	if (user != NULL && stat(path, &st) < 0 &&
-	    sock_make_folder(path, sock_group("postfix"), &err) == 0 &&
-	    (chown(path, user->pw_uid, (gid_t)-1) < 0 || chmod(path, 02750) < 0))
-		(void)fprintf(stderr, "relay365: cannot give %s to %s: %s\n", path, name,
+	if (user != NULL && make_folder_of(path, user) < 0)
+		(void)fprintf(stderr, "relay365: cannot make %s for %s: %s\n", path, name,
 			      err_no(errno));
 	free(path);
 }
@@ -303,13 +306,12 @@ static bool differs(const struct work *work)
 
 static int apply(struct work *work, struct err *err)
 {
-	if (!differs(work))
-		return 0;
-	if (keep_copies(work, err) < 0)
+	if (differs(work) && (keep_copies(work, err) < 0 || change_files(work, err) < 0))
 		return -1;
+	/* The check that ends a change has made a queue directory that was missing. */
 	make_folder(work, "relay365");
 	make_folder(work, "relay365m");
-	return change_files(work, err);
+	return 0;
 }
 
 /* ---- saying it ---- */

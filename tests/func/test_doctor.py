@@ -433,6 +433,15 @@ def test_what_is_well(lab):
     assert lab.sim.state()["smtp"]["violations"] == []
 
 
+def test_secret_that_systemd_hands_over(lab):
+    clinic = Clinic(lab)
+    lab.configure(mailboxes=MAILBOX, tenants={"contoso": laboratory.relay365_conf.tenant_of(
+        lab.sim, tenant=laboratory.TENANT, client_id=laboratory.CLIENT_ID,
+        secret_file="credential:contoso.secret")})
+    assert re.search(r"(?m)^  ok +keys and secrets: credential:contoso\.secret: systemd hands it",
+                     clinic.doctor())
+
+
 def test_transcript_hides_the_token(lab):
     clinic = Clinic(lab)        # the laboratory looks for tokens in what is printed
     text = clinic.doctor("--transcript")
