@@ -67,8 +67,13 @@ static void check_file(struct doctor *doctor, const char *path)
 void doctor_files(struct doctor *doctor)
 {
 	for (size_t i = 0; i < doctor->conf->tenants; i++) {
-		check_file(doctor, doctor->conf->tenant[i].secret_file);
-		check_file(doctor, doctor->conf->tenant[i].certificate);
-		check_file(doctor, doctor->conf->tenant[i].private_key);
+		const struct conf_tenant *tenant = &doctor->conf->tenant[i];
+		const char *const files[] = {tenant->secret_file,      tenant->certificate,
+					     tenant->private_key,      tenant->passphrase_file,
+					     tenant->next_certificate, tenant->next_private_key,
+					     tenant->proxy_secret_file};
+
+		for (size_t j = 0; j < ARRAY_LEN(files); j++)
+			check_file(doctor, files[j]);
 	}
 }

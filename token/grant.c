@@ -251,10 +251,10 @@ static uint64_t mix(uint64_t hash, const char *path)
 
 uint64_t grant_fingerprint(const struct conf_tenant *tenant)
 {
-	const char *const files[] = {tenant->secret_file,	  tenant->certificate,
-				     tenant->private_key,	  tenant->passphrase_file,
-				     tenant->next_certificate,	  tenant->next_private_key,
-				     tenant->federated_token_file};
+	const char *const files[] = {tenant->secret_file,	   tenant->certificate,
+				     tenant->private_key,	   tenant->passphrase_file,
+				     tenant->next_certificate,	   tenant->next_private_key,
+				     tenant->federated_token_file, tenant->proxy_secret_file};
 	uint64_t hash = 7;
 
 	for (size_t i = 0; i < ARRAY_LEN(files); i++)

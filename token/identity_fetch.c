@@ -172,14 +172,16 @@ static void send_request(struct identity *identity, struct err *err)
 {
 	const struct conf_tenant *conf = identity->conf;
 	const struct grant grant = {conf, identity->next, &identity->refresh};
-	struct http_target target = {
-		.url = conf->token_endpoint, .ca_file = conf->ca_file, .proxy = conf->proxy};
+	struct http_target target = {.url = conf->token_endpoint,
+				     .ca_file = conf->ca_file,
+				     .proxy = conf->proxy,
+				     .proxy_secret_file = conf->proxy_secret_file};
 	struct secret form = SECRET_INIT;
 	char url[GRANT_URL_MAX];
 
 	if (conf->managed_identity) {
 		target.url = url;
-		target.proxy = "";
+		target.proxy = target.proxy_secret_file = "";
 		target.header = GRANT_MANAGED_HEADER;
 		target.plain = true;
 		if (grant_managed_url(conf, url, err) == 0)

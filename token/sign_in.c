@@ -81,8 +81,10 @@ static struct http_request *post(struct sign_in *sign_in, const char *url, struc
 				 struct err *err)
 {
 	const struct conf_tenant *conf = sign_in->mailbox->tenant;
-	const struct http_target target = {
-		.url = url, .ca_file = conf->ca_file, .proxy = conf->proxy};
+	const struct http_target target = {.url = url,
+					   .ca_file = conf->ca_file,
+					   .proxy = conf->proxy,
+					   .proxy_secret_file = conf->proxy_secret_file};
 
 	return http_send(sign_in->parts.http, &target, form, done, sign_in, err);
 }

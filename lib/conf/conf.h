@@ -57,9 +57,10 @@ struct conf_tenant {
 	char *scope;
 	char *smtp_host;
 	int64_t smtp_port;
-	char *smtp_address; /* where to connect instead; "": smtp_host */
-	char *ca_file;	    /* "": the system's */
-	char *proxy;	    /* "": none */
+	char *smtp_address;	 /* where to connect instead; "": smtp_host */
+	char *ca_file;		 /* "": the system's */
+	char *proxy;		 /* "": none */
+	char *proxy_secret_file; /* NAME:PASSWORD; "": it wants none */
 };
 
 /* What becomes of a sender that is neither in senders nor the address. */

@@ -146,16 +146,30 @@ static int check_secret_expires(struct conf_tenant *tenant, struct err *err)
 	return 0;
 }
 
+static int check_proxy(const struct conf_tenant *tenant, struct err *err)
+{
+	/* The file is for all to read, and messages show the address. */
+	if (strchr(tenant->proxy, '@') != NULL)
+		return err_set(err, ERR_CONFIG,
+			       "has a name or password in proxy; write NAME:PASSWORD into a "
+			       "file and set proxy_secret_file");
+	if (is_set(tenant->proxy_secret_file) && !is_set(tenant->proxy))
+		return err_set(err, ERR_CONFIG, "has proxy_secret_file without proxy");
+	return 0;
+}
+
 static int check_credential(struct conf_tenant *tenant, struct err *err)
 {
-	if (check_kinds(tenant, err) < 0 || check_secret_expires(tenant, err) < 0)
+	if (check_kinds(tenant, err) < 0 || check_secret_expires(tenant, err) < 0 ||
+	    check_proxy(tenant, err) < 0)
 		return -1;
 	if (check_file(&tenant->secret_file, true, err) < 0 ||
 	    check_file(&tenant->certificate, false, err) < 0 ||
 	    check_file(&tenant->private_key, true, err) < 0 ||
 	    check_file(&tenant->next_certificate, false, err) < 0 ||
 	    check_file(&tenant->next_private_key, true, err) < 0 ||
-	    check_file(&tenant->passphrase_file, true, err) < 0)
+	    check_file(&tenant->passphrase_file, true, err) < 0 ||
+	    check_file(&tenant->proxy_secret_file, true, err) < 0)
 		return -1;
 	/* Who makes this one makes it anew every hour: it may come later. */
 	return resolve(&tenant->federated_token_file, err);

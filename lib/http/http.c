@@ -4,6 +4,7 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/wiped_heap.h"
 #include "base/xalloc.h"
 
@@ -251,6 +252,52 @@ static int on_socket_made(void *userp, curl_socket_t s, curlsocktype purpose)
 	return fcntl(s, F_SETFD, FD_CLOEXEC) < 0 ? CURL_SOCKOPT_ERROR : CURL_SOCKOPT_OK;
 }
 
+/* libcurl decodes both as it does those of a URL, so that they must be encoded. */
+static CURLcode set_proxy_user(CURL *easy, const char *name, const char *password)
+{
+	char *encoded_name = curl_easy_escape(easy, name, 0);
+	char *encoded_password = curl_easy_escape(easy, password, 0);
+	struct buf both = BUF_INIT(2 * SECRET_MAX);
+	CURLcode code = CURLE_OUT_OF_MEMORY;
+
+	if (encoded_name != NULL && encoded_password != NULL &&
+	    buf_addf(&both, "%s:%s", encoded_name, encoded_password) == 0)
+		code = curl_easy_setopt(easy, CURLOPT_PROXYUSERPWD, buf_text(&both));
+	if (code == CURLE_OK)
+		code = curl_easy_setopt(easy, CURLOPT_PROXYAUTH, (long)CURLAUTH_ANY);
+	buf_clear(&both);
+	curl_free(encoded_name);
+	curl_free(encoded_password);
+	return code;
+}
+
+/* Reads what the proxy wants to know; libcurl keeps its own copy. */
+static int set_proxy_secret(CURL *easy, const char *path, struct err *err)
+{
+	struct secret secret = SECRET_INIT;
+	char *colon;
+	int result = -1;
+
+	if (path == NULL || path[0] == '\0')
+		return 0;
+	if (file_read_secret(path, &secret, err) < 0)
+		return -1;
+	secret_trim(&secret);
+	colon = secret_is_set(&secret) ? strchr(secret.data, ':') : NULL;
+	if (colon == NULL) {
+		err_set(err, ERR_CONFIG, "%s is not NAME:PASSWORD for the proxy", path);
+	} else {
+		*colon = '\0';
+		if (set_proxy_user(easy, secret.data, colon + 1) == CURLE_OK)
+			result = 0;
+		else
+			err_set(err, ERR_CONFIG, "%s is no NAME:PASSWORD that libcurl takes",
+				path);
+	}
+	secret_clear(&secret);
+	return result;
+}
+
 static CURLcode set_options(struct http_request *request, const struct http_target *target)
 {
 	CURL *easy = request->transfer.easy;
@@ -318,6 +365,7 @@ struct http_request *http_send(struct http *http, const struct http_target *targ
 {
 	struct http_request *request = xcalloc(1, sizeof(*request));
 	CURLcode code = CURLE_OUT_OF_MEMORY;
+	bool refused = false;
 
 	request->http = http;
 	request->done = done;
@@ -331,9 +379,13 @@ struct http_request *http_send(struct http *http, const struct http_target *targ
 	request->transfer.easy = curl_easy_init();
 	if (request->transfer.easy != NULL && add_headers(request, target))
 		code = set_options(request, target);
-	if (code != CURLE_OK || http_start(http, &request->transfer) < 0) {
-		err_set(err, ERR_CONFIG, "cannot ask %s: %s", target->url,
-			curl_easy_strerror(code));
+	if (code == CURLE_OK)
+		refused = set_proxy_secret(request->transfer.easy, target->proxy_secret_file,
+					   err) < 0;
+	if (refused || code != CURLE_OK || http_start(http, &request->transfer) < 0) {
+		if (!refused)
+			err_set(err, ERR_CONFIG, "cannot ask %s: %s", target->url,
+				curl_easy_strerror(code));
 		request_free(request);
 		return NULL;
 	}

@@ -36,9 +36,10 @@ struct http_target {
 	const char *url;
 	const char *ca_file; /* "": the system's */
 	const char *proxy;   /* "": none, whatever the environment says; NULL: as it says */
-	const char *type;    /* Content-Type of the body; NULL: a form */
-	const char *header;  /* one more header line; NULL: none */
-	bool plain;	     /* http:// is fine too */
+	const char *proxy_secret_file; /* NAME:PASSWORD for it; "" or NULL: it wants none */
+	const char *type;	       /* Content-Type of the body; NULL: a form */
+	const char *header;	       /* one more header line; NULL: none */
+	bool plain;		       /* http:// is fine too */
 };
 
 struct http *http_new(struct loop *loop, struct err *err);

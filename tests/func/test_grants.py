@@ -429,6 +429,20 @@ def test_encrypted_key(lab):
     assert ask(lab)["status"] == "ok"
 
 
+def test_passphrase_and_key_from_systemd(lab):
+    """As LoadCredentialEncrypted= leaves them: readable by the daemon's user alone."""
+    made = lab.sim.credentials("client", tenant=laboratory.TENANT)
+    passphrase = lab.watch("pAssphr4se " + os.urandom(8).hex(), "passphrase")
+    folder = lab.folder + "/credentials"
+    with open(encrypted(lab, made, passphrase), "rb") as key:
+        procs.write(folder + "/contoso.key", key.read(), 0o400)
+    procs.write(folder + "/contoso.pass", passphrase + "\n", 0o400)
+    tenant_with(lab, certificate=made["certificate"], private_key="credential:contoso.key",
+                passphrase_file="credential:contoso.pass")
+    lab.tokend.start(env={"CREDENTIALS_DIRECTORY": folder})
+    assert ask(lab)["status"] == "ok"
+
+
 def test_encrypted_key_without_passphrase(lab):
     made = lab.sim.credentials("client", tenant=laboratory.TENANT)
     tenant_with(lab, certificate=made["certificate"],

@@ -114,6 +114,7 @@ PAINS = {
         "tests/package/try-deb: in_root postfix check", "README.md: contrib/debian/build"],
     "a proxy, its own authorities, DNS in the chroot": [
         "test_token_life.py::test_proxy", "test_token_life.py::test_proxy_that_is_down",
+        "test_token_life.py::test_proxy_that_wants_a_password",
         TOKEND + "no token file, no authorities, no name service.",
         CONF + "authorities to trust, both for the token endpoint and for the SMTP server."],
     "memory grows, or a few connections are too many": [

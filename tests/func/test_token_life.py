@@ -1,6 +1,8 @@
 """The life of a token: long ones, far ones, clocks that step, proxies, both Internet protocols."""
 
+import base64
 import contextlib
+import os
 import select
 import socket
 import threading
@@ -114,10 +116,11 @@ def test_start_in_2046(lab):
 # -- networks ----------------------------------------------------------------------
 
 class Relay:
-    """Listens at `address` and joins each connection to (host, port); a CONNECT proxy if asked."""
+    """Listens at `address` and joins each connection to (host, port); a CONNECT proxy if asked,
+    which may want NAME:PASSWORD."""
 
-    def __init__(self, address, target, connect=False, family=socket.AF_INET):
-        self.target, self.connect, self.asked = target, connect, []
+    def __init__(self, address, target, connect=False, family=socket.AF_INET, secret=None):
+        self.target, self.connect, self.asked, self.secret = target, connect, [], secret
         self.socket = socket.socket(family)
         self.socket.bind((address, 0))
         self.socket.listen(16)
@@ -133,11 +136,8 @@ class Relay:
     def _join(self, conn):
         with contextlib.suppress(OSError), conn:
             if self.connect:
-                head = b""
-                while not head.endswith(b"\r\n\r\n"):
-                    head += conn.recv(1)
-                self.asked.append(head.split(b"\r\n")[0].decode())
-                conn.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                while not self._admit(conn):
+                    pass
             else:
                 self.asked.append("connection")
             with socket.create_connection(self.target) as other:
@@ -148,6 +148,28 @@ class Relay:
                         if not data:
                             return
                         pair[sock].sendall(data)
+
+    def _admit(self, conn):
+        """Whether the CONNECT that comes shows the secret, if one is wanted."""
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            byte = conn.recv(1)
+            if not byte:
+                raise OSError("gone")
+            head += byte
+        lines = head.decode().split("\r\n")
+        shown = [line.split(": ", 1)[1] for line in lines if
+                 line.lower().startswith("proxy-authorization: ")]
+        wanted = self.secret and "Basic " + base64.b64encode(self.secret.encode()).decode()
+        if wanted and shown != [wanted]:
+            self.asked.append("refused")
+            conn.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\n"
+                         b"Proxy-Authenticate: Basic realm=\"proxy\"\r\n"
+                         b"Content-Length: 0\r\n\r\n")
+            return False
+        self.asked.append(lines[0])
+        conn.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        return True
 
     def close(self):
         self.socket.shutdown(socket.SHUT_RDWR)
@@ -166,6 +188,40 @@ def test_proxy(lab):
     lab.tokend.start(env={"https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"})
     assert ask(lab)["status"] == "ok"
     assert proxy.asked == ["CONNECT %s:%d HTTP/1.1" % entra(lab)]
+    proxy.close()
+
+
+def careful_proxy(lab):
+    """One that wants a password with signs which a URL would have to encode; keys for it."""
+    secret = "gate way:" + lab.watch("p@ss:w/rd#%+%41" + os.urandom(8).hex(), "the proxy's password")
+    proxy = Relay("127.0.0.1", entra(lab), connect=True, secret=secret)
+    file = procs.write(lab.folder + "/proxy.secret", secret + "\n", 0o600)
+    return proxy, {"proxy": "http://127.0.0.1:%d" % proxy.port, "proxy_secret_file": file}
+
+
+def test_proxy_that_wants_a_password(lab):
+    proxy, keys = careful_proxy(lab)
+    test_grants.tenant_with(lab, secret_file=lab.secret_file, **keys)
+    right = procs.read(keys["proxy_secret_file"])
+    procs.write(keys["proxy_secret_file"], "gate way:wrong\n", 0o600)
+    lab.tokend.start()
+    assert "407" in ask(lab)["reason"] and requests(lab) == []
+    procs.write(keys["proxy_secret_file"], "no colon\n", 0o600)
+    lab.relay365("reload", status=None)
+    assert "is not NAME:PASSWORD for the proxy" in ask(lab)["reason"]
+    procs.write(keys["proxy_secret_file"], right, 0o600)
+    lab.relay365("reload", status=None)
+    assert ask(lab)["status"] == "ok"
+    assert proxy.asked[-1] == "CONNECT %s:%d HTTP/1.1" % entra(lab)
+    proxy.close()
+
+
+def test_sign_in_by_such_a_proxy(lab):
+    proxy, keys = careful_proxy(lab)
+    test_grants.delegated(lab, **keys)
+    lab.tokend.start()
+    assert "has a token of relay@contoso.com" in test_grants.sign_in(lab)
+    assert proxy.asked.count("CONNECT %s:%d HTTP/1.1" % entra(lab)) >= 2
     proxy.close()
 
 

@@ -220,6 +220,15 @@ static const struct {
 	 "o-rwx,g-w open"},
 	{TENANT_WITH("secret_file = \"/dev/null\"\n"),
 	 "c.conf:1: tenant \"contoso\": /dev/null is not a plain file"},
+	{TENANT_WITH(SECRET "proxy = \"http://relay:hidden@proxy:3128\"\n"),
+	 "c.conf:1: tenant \"contoso\": has a name or password in proxy; write NAME:PASSWORD "
+	 "into "
+	 "a file and set proxy_secret_file"},
+	{TENANT_WITH(SECRET "proxy_secret_file = \"secret\"\n"),
+	 "c.conf:1: tenant \"contoso\": has proxy_secret_file without proxy"},
+	{TENANT_WITH(SECRET "proxy = \"http://proxy:3128\"\nproxy_secret_file = \"open\"\n"),
+	 "c.conf:1: tenant \"contoso\": open holds a secret but has mode 0644; run: chmod "
+	 "o-rwx,g-w open"},
 	{CUSTOM_WITH(""),
 	 "c.conf:1: tenant \"contoso\": has cloud = \"custom\" and so needs token_endpoint"},
 	{CUSTOM_WITH("token_endpoint = \"https://x/\"\n"),
