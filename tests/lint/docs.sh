@@ -115,6 +115,62 @@ awk '
 ' $page | sort >"$work/page"
 differ event $events $page
 
+# --- errors ---
+
+tables='lib/explain/entra.def lib/explain/exchange.def lib/explain/delivery.def'
+page=lib/explain/relay365-errors.7
+# Each entry: what it is called, its class, its meaning. Its advice.
+# shellcheck disable=SC2086 # a list of files
+awk '
+	/^(AADSTS|OAUTH|REPLY|BASIC)[(]/ { text = ""; open = 1 }
+	open { text = text $0; if (/"[)]$/) { print text; open = 0 } else text = text " " }
+' $tables | awk '
+	{
+		kind = $0; sub(/[(].*/, "", kind)
+		gsub(/\\"/, "\001")
+		n = 0
+		while (match($0, /"[^"]*"/)) {
+			text[++n] = substr($0, RSTART + 1, RLENGTH - 2)
+			before = substr($0, 1, RSTART - 1)
+			if (n == 1 || before ~ /[A-Z]/)
+				class = before
+			$0 = substr($0, RSTART + RLENGTH)
+		}
+		id = class
+		gsub(/[^0-9]/, "", id)
+		if (kind == "AADSTS") id = "AADSTS" id
+		if (kind == "OAUTH" || kind == "REPLY") id = text[1]
+		gsub(/.*[(]|[^A-Z_]/, "", class)
+		gsub(/^AADSTS/, "", class)
+		gsub(/_/, "-", class)
+		if (kind == "BASIC") class = id < 500 ? "transient" : "config"
+		line = id ": " tolower(class) ": " text[n - 1] ". " toupper(substr(text[n], 1, 1)) substr(text[n], 2) "."
+		gsub(/\001/, "\"", line)
+		gsub(/  +/, " ", line)
+		print line
+	}' | sort >"$work/table"
+awk '
+	function tell(    i) {
+		for (i = 1; i <= names; i++)
+			print name[i] ": " text
+		names = 0
+	}
+	/^\.Sh / { inside = $2 == "TOKEN" || $2 == "EXCHANGE" }
+	!inside { next }
+	/^\.(It|El)/ { tell() }
+	/^\.It / {
+		sub(/^\.It Li /, "")
+		names = split($0, name, " , ")
+		for (i = 1; i <= names; i++)
+			gsub(/"/, "", name[i])
+		text = ""
+		next
+	}
+	/^\./ { next }
+	names > 0 { text = text (text == "" ? "" : " ") $0 }
+' $page | sort >"$work/page"
+differ error "$tables" $page
+
 # --- commands ---
 
 page=ctl/relay365.8
