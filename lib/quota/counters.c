@@ -139,16 +139,24 @@ void counters_owe(struct counters *table, struct counter *counter, bool owed)
 		table->owed--;
 }
 
-static const struct quota_limit *limit_of(const struct counter *c,
-					  const struct quota_limit *limits, size_t count)
+static bool is_named(const struct quota_limit *limit, const struct counter *c)
 {
 	size_t n = (size_t)(c->key - c->name) - 1;
 
-	for (size_t i = 0; i < count; i++)
-		if (strlen(limits[i].name) == n && memcmp(limits[i].name, c->name, n) == 0 &&
-		    (limits[i].key[0] == '\0' || strcmp(limits[i].key, c->key) == 0))
-			return &limits[i];
-	return NULL;
+	return strlen(limit->name) == n && memcmp(limit->name, c->name, n) == 0;
+}
+
+static const struct quota_limit *limit_of(const struct counter *c,
+					  const struct limit_index *index)
+{
+	const struct quota_limit *limit = limit_index_next(index, c->key, NULL);
+
+	while (limit != NULL && !is_named(limit, c))
+		limit = limit_index_next(index, c->key, limit);
+	for (size_t i = 0; i < index->generals && limit == NULL; i++)
+		if (is_named(index->general[i], c))
+			limit = index->general[i];
+	return limit;
 }
 
 static void change_window(struct counters *table, struct counter *c, int64_t window_ms)
@@ -165,11 +173,11 @@ static void change_window(struct counters *table, struct counter *c, int64_t win
 	counters_owe(table, c, true);
 }
 
-void counters_link(struct counters *table, const struct quota_limit *limits, size_t count)
+void counters_link(struct counters *table, const struct limit_index *index)
 {
 	for (size_t i = 0; i < table->slots; i++) {
 		for (struct counter *c = table->slot[i]; c != NULL; c = c->next) {
-			c->limit = limit_of(c, limits, count);
+			c->limit = limit_of(c, index);
 			if (c->limit != NULL && c->limit->window_ms != c->window.window_ms)
 				change_window(table, c, c->limit->window_ms);
 		}

@@ -6,7 +6,7 @@
 #ifndef RELAY365_QUOTA_COUNTERS_H
 #define RELAY365_QUOTA_COUNTERS_H
 
-#include "quota/policy.h"
+#include "quota/limit_index.h"
 #include "quota/window.h"
 
 struct counter {
@@ -50,7 +50,7 @@ struct counter *counters_get(struct counters *table, const char *limit_name, con
 void counters_owe(struct counters *table, struct counter *counter, bool owed);
 
 /* Connects every counter with its limit; a window whose length has changed is counted over. */
-void counters_link(struct counters *table, const struct quota_limit *limits, size_t count);
+void counters_link(struct counters *table, const struct limit_index *index);
 
 /*
  * Frees some counters that count nothing, if it finds any: looks at a part of

@@ -21,11 +21,11 @@ const char *policy_per_name(enum quota_per per)
 	return per_names[per];
 }
 
-const char *policy_key(const struct quota_limit *limit, const struct quota_facts *facts)
+const char *policy_key(enum quota_per per, const struct quota_facts *facts)
 {
 	const char *key = NULL;
 
-	switch (limit->per) {
+	switch (per) {
 	case QUOTA_PER_MAILBOX:
 		key = facts->mailbox;
 		break;
@@ -51,13 +51,10 @@ bool policy_excepts(const struct quota_limit *limit, const char *folded_key)
 {
 	const struct conf_limit *conf = limit->conf;
 
-	if (conf == NULL || limit->key[0] != '\0')
+	if (conf == NULL)
 		return false;
 	for (size_t i = 0; i < conf->except.count; i++)
 		if (strcmp(conf->except.item[i], folded_key) == 0)
-			return true;
-	for (size_t i = 0; i < conf->overrides.count; i++)
-		if (strcmp(conf->override[i].key, folded_key) == 0)
 			return true;
 	return false;
 }

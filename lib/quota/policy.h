@@ -120,13 +120,10 @@ struct quota_verdict {
 	unsigned int incident; /* that the limit is in, for this key; 0: none */
 };
 
-/*
- * The key of a limit for these facts, as given there; NULL: the limit is not
- * met. Whether a key is excepted is asked with policy_excepts(), once folded.
- */
-const char *policy_key(const struct quota_limit *limit, const struct quota_facts *facts);
+/* What the facts say of such a key, as given there; NULL: nothing, limits per it aren't met. */
+const char *policy_key(enum quota_per per, const struct quota_facts *facts);
 
-/* Whether a limit for every key leaves this one alone, or to a maximum of its own. */
+/* Whether a limit for every key leaves this one alone. */
 bool policy_excepts(const struct quota_limit *limit, const char *folded_key);
 
 /* What of a need the limit counts; nothing of an exempt recipient. */

@@ -66,6 +66,7 @@ void quota_close(struct quota **quota)
 		return;
 	quota_shut(q);
 	counters_clear(&q->counters);
+	limit_index_clear(&q->index);
 	free(q->limit);
 	free(q->high);
 	free(q->path);
@@ -78,6 +79,7 @@ void quota_close(struct quota **quota)
 void quota_set_limits(struct quota *quota, const struct quota_limit *limits, size_t count)
 {
 	struct quota_limit *copy = xcalloc(count, sizeof(*copy)), *old;
+	struct limit_index index, old_index;
 	char key[QUOTA_KEY_MAX + 1];
 	struct window window;
 
@@ -88,15 +90,19 @@ void quota_set_limits(struct quota *quota, const struct quota_limit *limits, siz
 		window_init(&window, limits[i].window_ms);
 		copy[i].window_ms = window.window_ms; /* within its bounds */
 	}
+	limit_index_make(&index, copy, count);
 	/* Not while a charge is between the disk and the counters: windows may change. */
 	quota_hold_journal(quota);
 	(void)pthread_mutex_lock(&quota->lock);
 	old = quota->limit;
+	old_index = quota->index;
 	quota->limit = copy;
-	quota->limits = count;
-	counters_link(&quota->counters, copy, count);
+	quota->index = index;
+	quota->limits_set++;
+	counters_link(&quota->counters, &index);
 	(void)pthread_mutex_unlock(&quota->lock);
 	quota_let_journal_go(quota);
+	limit_index_clear(&old_index);
 	free(old);
 }
 
@@ -104,9 +110,8 @@ struct quota_message *quota_message_new(struct quota *quota)
 {
 	struct quota_message *message = xmalloc(sizeof(*message));
 
-	/* All but the keys' text. */
+	/* The rest is set with the first entry. */
 	message->quota = quota;
-	memset(message->keys.of, 0, sizeof(message->keys.of));
 	message->entry = NULL;
 	message->count = message->cap = 0;
 	message->held = false;
@@ -114,8 +119,7 @@ struct quota_message *quota_message_new(struct quota *quota)
 	return message;
 }
 
-/* Right after quota_now(). */
-static void hold(struct quota_message *message)
+void quota_hold(struct quota_message *message)
 {
 	struct quota *quota = message->quota;
 
@@ -132,7 +136,7 @@ static void hold(struct quota_message *message)
 	quota->messages = message;
 }
 
-static void unhold(struct quota_message *message)
+void quota_unhold(struct quota_message *message)
 {
 	if (!message->held)
 		return;
@@ -153,210 +157,6 @@ static void forget_entries(struct quota_message *message)
 	for (size_t i = 0; i < message->count; i++)
 		message->entry[i].counter->refs--;
 	message->count = 0;
-}
-
-enum { NO_PLACE = -1 };
-
-/* place: of the counter's entry, or NO_PLACE. */
-static void take(struct quota_message *message, struct counter *counter, int place, int64_t n,
-		 int64_t cap, bool waits)
-{
-	struct quota_entry *entry = place == NO_PLACE ? NULL : &message->entry[place];
-
-	if (entry == NULL) {
-		if (message->count == message->cap) {
-			message->cap = message->cap == 0 ? 4 : message->cap * 2;
-			message->entry = xreallocarray(message->entry, message->cap,
-						       sizeof(*message->entry));
-		}
-		entry = &message->entry[message->count++];
-		*entry = (struct quota_entry){.counter = counter};
-		counter->refs++;
-	}
-	entry->n += n;
-	entry->cap = cap;
-	entry->waits = entry->waits || waits;
-	counter->reserved += n;
-}
-
-static const char *key_for(struct quota_keys *keys, const struct quota_limit *limit,
-			   const struct quota_facts *facts)
-{
-	const char *key = policy_key(limit, facts);
-
-	if (key == NULL)
-		return NULL;
-	if (keys->of[limit->per] != key) {
-		counters_fold(key, keys->text[limit->per]);
-		keys->of[limit->per] = key;
-	}
-	return keys->text[limit->per];
-}
-
-/*
- * When there is room, seen from the counter: what others have reserved is
- * taken to be used one window after the other, in the order of arrival.
- */
-static void forecast(struct policy_use *use, struct counter *counter, int64_t cap, int64_t now_ms)
-{
-	int64_t ahead = counter->reserved, whole, part;
-
-	use->room_at_ms = -1;
-	use->room = 0;
-	if (use->need > cap || cap <= 0)
-		return;
-	whole = ahead > cap - use->need ? (ahead + use->need - 1) / cap : 0;
-	part = ahead + use->need - whole * cap;
-	if (part < use->need)
-		part = use->need;
-	use->room_at_ms = window_room_at(&counter->window, now_ms, cap, part);
-	use->room =
-		cap - window_used_later(&counter->window, use->room_at_ms) - (part - use->need);
-	use->room_at_ms += whole * (counter->window.window_ms + counter->window.width_ms);
-}
-
-struct met {
-	struct policy_use use[QUOTA_LIMITS_MAX];
-	struct counter *counter[QUOTA_LIMITS_MAX];
-	int place[QUOTA_LIMITS_MAX]; /* of its entry, or NO_PLACE */
-	size_t count;
-};
-
-/* The counter of a limit and key: mostly the one that the recipient before met as well. */
-static struct counter *counter_for(struct quota_message *message, const struct quota_limit *limit,
-				   const char *key, int *place_r)
-{
-	struct counter *counter;
-
-	for (size_t i = 0; i < message->count; i++) {
-		counter = message->entry[i].counter;
-		if (counter->limit == limit && strcmp(counter->key, key) == 0) {
-			*place_r = (int)i;
-			return counter;
-		}
-	}
-	counter = counters_get(&message->quota->counters, limit->name, key, limit->window_ms,
-			       QUOTA_COUNTERS_MAX);
-	*place_r = NO_PLACE;
-	if (counter == NULL)
-		return NULL;
-	counter->limit = limit;
-	/* New limits since the recipient before? The counter may be the same. */
-	for (size_t i = 0; i < message->count; i++)
-		if (message->entry[i].counter == counter)
-			*place_r = (int)i;
-	return counter;
-}
-
-/* Adds one limit to what the message meets. Returns -1 when its counter can't be made. */
-static int meet(struct quota_message *message, const struct quota_limit *limit, const char *key,
-		const struct quota_facts *facts, int64_t need, int64_t now_ms, struct met *met)
-{
-	struct policy_use *use = &met->use[met->count];
-	struct counter *counter;
-	const struct quota_entry *mine;
-	int place;
-
-	use->limit = limit;
-	use->key = key;
-	use->need = need;
-	counter = counter_for(message, limit, key, &place);
-	if (counter == NULL)
-		return -1;
-	mine = place == NO_PLACE ? NULL : &message->entry[place];
-	if (mine != NULL && !facts->more &&
-	    (limit->count == QUOTA_MESSAGES || limit->count == QUOTA_BYTES))
-		return 0; /* the first recipient took it for the whole message */
-	use->mine = mine == NULL ? 0 : mine->n;
-	use->used = window_used(&counter->window, now_ms) + counter->reserved;
-	use->incident = counter->incident;
-	if (policy_exceeds(use, facts))
-		forecast(use, counter, policy_cap(limit, facts->priority), now_ms);
-	met->place[met->count] = place;
-	met->counter[met->count++] = counter;
-	return 0;
-}
-
-static void crowd(const struct policy_use *use, struct quota_verdict *verdict)
-{
-	memset(verdict, 0, sizeof(*verdict));
-	verdict->exceeded = verdict->refused = verdict->crowded = true;
-	verdict->action = QUOTA_DEFER;
-	(void)snprintf(verdict->limit, sizeof(verdict->limit), "%s", use->limit->name);
-	(void)snprintf(verdict->key, sizeof(verdict->key), "%s", use->key);
-	verdict->per = use->limit->per;
-	verdict->count = use->limit->count;
-	verdict->window_ms = use->limit->window_ms;
-	verdict->max = verdict->cap = use->limit->max;
-	verdict->need = use->need;
-}
-
-/* Under lock. Returns -1 when a counter can't be made, with the verdict set. */
-static int meet_all(struct quota_message *message, const struct quota_facts *facts,
-		    const struct quota_need *need, int64_t now_ms, struct met *met,
-		    struct quota_verdict *verdict)
-{
-	struct quota *quota = message->quota;
-
-	/* Before the first is found: what has no reservation yet might go. */
-	if (quota->counters.count + quota->limits > QUOTA_COUNTERS_MAX)
-		counters_evict(&quota->counters, now_ms);
-	met->count = 0;
-	if (message->count == 0)
-		memset(message->keys.of, 0, sizeof(message->keys.of));
-	for (size_t i = 0; i < quota->limits && met->count < QUOTA_LIMITS_MAX; i++) {
-		const struct quota_limit *limit = &quota->limit[i];
-		int64_t n = policy_need(limit, facts, need);
-		const char *key = n <= 0 ? NULL : key_for(&message->keys, limit, facts);
-
-		if (key == NULL || (limit->key[0] != '\0' && strcmp(limit->key, key) != 0) ||
-		    policy_excepts(limit, key))
-			continue;
-		if (meet(message, limit, key, facts, n, now_ms, met) < 0) {
-			crowd(&met->use[met->count], verdict);
-			return -1;
-		}
-	}
-	return 0;
-}
-
-/* The wall clock's time at a time that is yet to come; 0 for one that never comes. */
-static int64_t wall_of(struct quota *quota, int64_t at_ms)
-{
-	int64_t wall_ms, now_ms = quota_now(quota, &wall_ms);
-
-	return at_ms < 0 ? 0 : wall_ms + at_ms - now_ms;
-}
-
-void quota_reserve(struct quota_message *message, const struct quota_facts *facts,
-		   const struct quota_need *need, struct quota_verdict *verdict_r)
-{
-	struct quota *quota = message->quota;
-	int64_t now_ms;
-	struct met met;
-
-	(void)pthread_mutex_lock(&quota->lock);
-	now_ms = quota_now(quota, NULL);
-	hold(message);
-	if (meet_all(message, facts, need, now_ms, &met, verdict_r) < 0)
-		goto out;
-	policy_decide(met.use, met.count, facts, now_ms, verdict_r);
-	if (verdict_r->exceeded)
-		verdict_r->room_at_wall_ms = wall_of(quota, verdict_r->room_at_ms);
-	if (verdict_r->refused)
-		goto out;
-	for (size_t i = 0; i < met.count; i++) {
-		const struct quota_limit *limit = met.use[i].limit;
-		bool waits = limit->action == QUOTA_WAIT && !limit->shadow &&
-			     policy_exceeds(&met.use[i], facts);
-
-		take(message, met.counter[i], met.place[i], met.use[i].need,
-		     policy_cap(limit, facts->priority), waits);
-	}
-out:
-	if (message->count == 0)
-		unhold(message);
-	(void)pthread_mutex_unlock(&quota->lock);
 }
 
 /* When each entry counts: now, or, for what waits, when the last of its limits has room. */
@@ -385,7 +185,7 @@ static void count_entries(struct quota_message *message, bool stored, struct quo
 	struct quota *quota = message->quota;
 	int64_t now_ms = quota_now(quota, NULL);
 
-	unhold(message);
+	quota_unhold(message);
 	for (size_t i = 0; i < message->count; i++) {
 		struct quota_entry *e = &message->entry[i];
 		const struct quota_limit *limit = e->counter->limit;
@@ -462,7 +262,7 @@ void quota_release(struct quota_message *message)
 	if (message->count == 0)
 		return;
 	(void)pthread_mutex_lock(&message->quota->lock);
-	unhold(message);
+	quota_unhold(message);
 	forget_entries(message);
 	(void)pthread_mutex_unlock(&message->quota->lock);
 }
@@ -488,7 +288,7 @@ size_t quota_sweep(struct quota *quota, int64_t older_than_ms)
 		next = m->next;
 		if (m->touched_boot_ms > oldest)
 			continue;
-		unhold(m);
+		quota_unhold(m);
 		n++;
 	}
 	while (i < quota->counters.slots) {

@@ -1,5 +1,6 @@
 /*
- * What quota.c (limits and reservations) and quota_disk.c (the disk) share.
+ * What quota.c (messages and counters), quota_reserve.c (what a recipient takes)
+ * and quota_disk.c (the disk) share.
  *
  * lock guards the counters, the clock and the messages, and is never held over
  * a system call that may block. Records of the journal are written without it,
@@ -28,17 +29,16 @@ struct quota_entry {
 	bool waits;
 };
 
-/* Folded keys, each made when the first limit asks for it. */
-struct quota_keys {
-	const char *of[QUOTA_PER_COUNT]; /* what it was made of; NULL: nothing yet */
-	char text[QUOTA_PER_COUNT][QUOTA_KEY_MAX + 1];
-};
-
 struct quota_message {
 	struct quota *quota;
-	struct quota_keys keys; /* while there are entries */
 	struct quota_entry *entry;
 	size_t count, cap;
+	/* While there are entries: the facts of the recipient before, and what they meet. */
+	struct quota_facts facts;
+	uint64_t limits_set; /* quota's then */
+	const struct quota_limit *met[QUOTA_LIMITS_MAX];
+	size_t mets;
+	struct limit_keys keys;
 	int64_t touched_boot_ms;
 	bool held; /* the entries are in their counters' reserved */
 	struct quota_message *next, *prev;
@@ -55,7 +55,8 @@ struct quota {
 	pthread_mutex_t lock;
 	struct counters counters;
 	struct quota_limit *limit;
-	size_t limits;
+	struct limit_index index; /* of limit */
+	uint64_t limits_set;	  /* how often */
 	struct steady steady;
 	bool simulated; /* no disk, and the time is simulated_ms */
 	int64_t simulated_ms;
@@ -88,6 +89,10 @@ struct quota {
 int64_t quota_now(struct quota *quota, int64_t *wall_r);
 void quota_fill_row(struct counter *counter, int64_t now_ms, int64_t wall_ms,
 		    struct quota_row *row_r);
+
+/* Under lock, right after quota_now(): the message's entries are reserved, or no more. */
+void quota_hold(struct quota_message *message);
+void quota_unhold(struct quota_message *message);
 
 /* Under lock: a counter's use has grown; begins or raises its incident when it is that full. */
 void quota_watch_counter(struct quota *quota, struct counter *counter, int64_t used);

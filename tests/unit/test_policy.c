@@ -170,18 +170,12 @@ static void test_keys_and_needs(void **state)
 	struct quota_limit limit = {.max = 9};
 
 	(void)state;
-	limit.per = QUOTA_PER_MAILBOX;
-	assert_string_equal(policy_key(&limit, &facts), "m");
-	limit.per = QUOTA_PER_TENANT;
-	assert_string_equal(policy_key(&limit, &facts), "t");
-	limit.per = QUOTA_PER_SOURCE;
-	assert_string_equal(policy_key(&limit, &facts), "s");
-	limit.per = QUOTA_PER_SENDER; /* the null sender */
-	assert_null(policy_key(&limit, &facts));
-	limit.per = QUOTA_PER_SENDER_DOMAIN;
-	assert_null(policy_key(&limit, &facts));
-	limit.per = QUOTA_PER_EVERYONE;
-	assert_non_null(policy_key(&limit, &facts));
+	assert_string_equal(policy_key(QUOTA_PER_MAILBOX, &facts), "m");
+	assert_string_equal(policy_key(QUOTA_PER_TENANT, &facts), "t");
+	assert_string_equal(policy_key(QUOTA_PER_SOURCE, &facts), "s");
+	assert_null(policy_key(QUOTA_PER_SENDER, &facts));
+	assert_null(policy_key(QUOTA_PER_SENDER_DOMAIN, &facts));
+	assert_non_null(policy_key(QUOTA_PER_EVERYONE, &facts));
 	for (int count = QUOTA_MESSAGES; count <= QUOTA_BYTES; count++) {
 		limit.count = (enum quota_count)count;
 		assert_int_equal(policy_need(&limit, &facts, &need), 1 + count);
