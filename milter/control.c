@@ -5,10 +5,11 @@
 #include "base/log.h"
 #include "base/sock.h"
 #include "base/xalloc.h"
-#include "quota/limits.h"
+#include "milter/fullest.h"
 #include "milter/milter.h"
 #include "proto/control.h"
 #include "proto/json_time.h"
+#include "quota/limits.h"
 #include "quota/locks_control.h"
 
 #include <unistd.h>
@@ -22,13 +23,14 @@ struct milter_control {
 	int64_t started_wall_ms;
 };
 
-static void add_use(cJSON *to, const struct quota_row *row, int64_t max, int64_t window_ms)
+static void add_use(cJSON *to, int64_t used, int64_t reserved, int64_t room_at_wall_ms,
+		    int64_t max, int64_t window_ms)
 {
-	(void)cJSON_AddNumberToObject(to, "used", (double)row->used);
-	(void)cJSON_AddNumberToObject(to, "reserved", (double)row->reserved);
+	(void)cJSON_AddNumberToObject(to, "used", (double)used);
+	(void)cJSON_AddNumberToObject(to, "reserved", (double)reserved);
 	(void)cJSON_AddNumberToObject(to, "max", (double)max);
 	(void)cJSON_AddNumberToObject(to, "window_s", (double)window_ms / 1000);
-	json_add_time(to, "room_at", row->room_at_wall_ms);
+	json_add_time(to, "room_at", room_at_wall_ms);
 }
 
 static void add_mailboxes(cJSON *to, struct quota *quota, const struct conf *conf)
@@ -42,26 +44,41 @@ static void add_mailboxes(cJSON *to, struct quota *quota, const struct conf *con
 		(void)cJSON_AddStringToObject(item, "name", m->name);
 		(void)cJSON_AddStringToObject(item, "address", m->address);
 		(void)cJSON_AddStringToObject(item, "limit", LIMITS_DAY);
-		add_use(item, &row, m->recipients_per_day, LIMITS_DAY_MS);
+		add_use(item, row.used, row.reserved, row.room_at_wall_ms, m->recipients_per_day,
+			LIMITS_DAY_MS);
 		(void)cJSON_AddItemToArray(to, item);
 	}
 }
 
-static void add_limit(void *arg, const struct quota_row *row)
+/* The fullest keys of each limit but the mailboxes' own. */
+static void add_limits(cJSON *to, struct quota *quota, const struct conf *conf)
 {
-	const struct quota_limit *limit = row->limit;
-	cJSON *item;
+	size_t count;
+	struct quota_limit *limits = limits_from_conf(conf, &count);
+	struct fullest_limit *found = fullest_find(quota, limits, count);
 
-	if (strcmp(limit->name, LIMITS_DAY) == 0)
-		return;
-	item = cJSON_CreateObject();
-	(void)cJSON_AddStringToObject(item, "limit", limit->name);
-	(void)cJSON_AddStringToObject(item, "per", policy_per_name(limit->per));
-	(void)cJSON_AddStringToObject(item, "count", policy_count_name(limit->count));
-	(void)cJSON_AddStringToObject(item, "key", row->key);
-	add_use(item, row, limit->max, limit->window_ms);
-	(void)cJSON_AddStringToObject(item, "action", policy_action_name(limit->action));
-	(void)cJSON_AddItemToArray(arg, item);
+	for (size_t i = 0; i < count; i++) {
+		const struct quota_limit *limit = &limits[i];
+
+		for (size_t k = 0; k < found[i].count && strcmp(limit->name, LIMITS_DAY) != 0;
+		     k++) {
+			const struct fullest_key *key = &found[i].key[k];
+			cJSON *item = cJSON_CreateObject();
+
+			(void)cJSON_AddStringToObject(item, "limit", limit->name);
+			(void)cJSON_AddStringToObject(item, "per", policy_per_name(limit->per));
+			(void)cJSON_AddStringToObject(item, "count",
+						      policy_count_name(limit->count));
+			(void)cJSON_AddStringToObject(item, "key", key->name);
+			add_use(item, key->used, key->reserved, key->room_at_wall_ms, limit->max,
+				limit->window_ms);
+			(void)cJSON_AddStringToObject(item, "action",
+						      policy_action_name(limit->action));
+			(void)cJSON_AddItemToArray(to, item);
+		}
+	}
+	fullest_free(&found, count);
+	free(limits);
 }
 
 static int verb_status(void *context, const struct kv_message *request, cJSON **json_r,
@@ -86,54 +103,17 @@ static int verb_status(void *context, const struct kv_message *request, cJSON **
 			"accepted mail can't be written down; the log says why");
 	locks_control_status(live_locks(control->live), json);
 	add_mailboxes(cJSON_AddArrayToObject(json, "mailboxes"), control->quota, conf);
-	quota_each(control->quota, add_limit, cJSON_AddArrayToObject(json, "limits"));
+	add_limits(cJSON_AddArrayToObject(json, "limits"), control->quota, conf);
 	incidents_status(control->incidents, json);
 	live_put(&live);
 	*json_r = json;
 	return 0;
 }
 
-/* The fullest keys of a limit, fullest first. */
 enum { TOP_KEYS = 5 };
 
-struct top {
-	const struct quota_limit *limit;
-	struct {
-		char key[QUOTA_KEY_MAX + 1];
-		int64_t used, room_at_wall_ms;
-	} row[TOP_KEYS];
-	size_t count;
-	size_t keys;
-};
-
-static bool is_of(const struct quota_row *row, const struct quota_limit *limit)
-{
-	return strcmp(row->limit->name, limit->name) == 0 &&
-	       strcmp(row->limit->key, limit->key) == 0;
-}
-
-static void keep_top(void *arg, const struct quota_row *row)
-{
-	struct top *top = arg;
-	size_t at;
-
-	if (!is_of(row, top->limit) || row->used == 0)
-		return;
-	top->keys++;
-	for (at = top->count; at > 0 && top->row[at - 1].used < row->used; at--)
-		if (at < TOP_KEYS)
-			top->row[at] = top->row[at - 1];
-	if (at == TOP_KEYS)
-		return;
-	(void)snprintf(top->row[at].key, sizeof(top->row[at].key), "%s", row->key);
-	top->row[at].used = row->used;
-	top->row[at].room_at_wall_ms = row->used < top->limit->max ? 0 : row->room_at_wall_ms;
-	if (top->count < TOP_KEYS)
-		top->count++;
-}
-
 static cJSON *limit_json(const struct conf *conf, const struct quota_limit *limit,
-			 const struct top *top)
+			 const struct fullest_limit *found)
 {
 	cJSON *json = cJSON_CreateObject();
 	cJSON *keys;
@@ -154,14 +134,14 @@ static cJSON *limit_json(const struct conf *conf, const struct quota_limit *limi
 	(void)cJSON_AddStringToObject(json, "kept_by", "relay365-milter");
 	(void)cJSON_AddBoolToObject(json, "shadow", limit->shadow);
 	(void)cJSON_AddStringToObject(json, "from", from);
-	(void)cJSON_AddNumberToObject(json, "keys", (double)top->keys);
+	(void)cJSON_AddNumberToObject(json, "keys", (double)found->in_use);
 	keys = cJSON_AddArrayToObject(json, "top");
-	for (size_t i = 0; i < top->count; i++) {
+	for (size_t i = 0; i < found->count && i < TOP_KEYS && found->key[i].used > 0; i++) {
 		cJSON *item = cJSON_CreateObject();
 
-		(void)cJSON_AddStringToObject(item, "key", top->row[i].key);
-		(void)cJSON_AddNumberToObject(item, "used", (double)top->row[i].used);
-		json_add_time(item, "room_at", top->row[i].room_at_wall_ms);
+		(void)cJSON_AddStringToObject(item, "key", found->key[i].name);
+		(void)cJSON_AddNumberToObject(item, "used", (double)found->key[i].used);
+		json_add_time(item, "room_at", found->key[i].room_at_wall_ms);
 		(void)cJSON_AddItemToArray(keys, item);
 	}
 	return json;
@@ -212,18 +192,16 @@ static int verb_limits(void *context, const struct kv_message *request, cJSON **
 	const struct conf *conf = live_conf(live);
 	size_t count;
 	struct quota_limit *limits = limits_from_conf(conf, &count);
+	struct fullest_limit *found = fullest_find(control->quota, limits, count);
 	cJSON *list;
 
 	(void)request;
 	(void)err;
 	*json_r = cJSON_CreateObject();
 	list = cJSON_AddArrayToObject(*json_r, "limits");
-	for (size_t i = 0; i < count; i++) {
-		struct top top = {.limit = &limits[i]};
-
-		quota_each(control->quota, keep_top, &top);
-		(void)cJSON_AddItemToArray(list, limit_json(conf, &limits[i], &top));
-	}
+	for (size_t i = 0; i < count; i++)
+		(void)cJSON_AddItemToArray(list, limit_json(conf, &limits[i], &found[i]));
+	fullest_free(&found, count);
 	free(limits);
 	for (size_t i = 0; i < conf->mailboxes; i++)
 		add_fixed(list, &conf->mailbox[i]);

@@ -303,12 +303,13 @@ size_t quota_sweep(struct quota *quota, int64_t older_than_ms)
 	return n;
 }
 
-void quota_fill_row(struct counter *counter, int64_t now_ms, int64_t wall_ms,
-		    struct quota_row *row_r)
+void quota_fill_row(const struct quota *quota, struct counter *counter, int64_t now_ms,
+		    int64_t wall_ms, struct quota_row *row_r)
 {
 	int64_t room_at = now_ms;
 
 	row_r->limit = counter->limit;
+	row_r->place = counter->limit == NULL ? 0 : (size_t)(counter->limit - quota->limit);
 	row_r->key = counter->key;
 	row_r->used = window_used(&counter->window, now_ms);
 	row_r->reserved = counter->reserved;
@@ -329,7 +330,7 @@ void quota_each(struct quota *quota, void (*each)(void *arg, const struct quota_
 		for (struct counter *c = quota->counters.slot[i]; c != NULL; c = c->next) {
 			if (c->limit == NULL)
 				continue;
-			quota_fill_row(c, now_ms, wall_ms, &row);
+			quota_fill_row(quota, c, now_ms, wall_ms, &row);
 			each(arg, &row);
 		}
 	}
@@ -365,7 +366,7 @@ size_t quota_reset(struct quota *quota, const char *limit_name, int per, const c
 			if (!is_to_reset(c, limit_name, per, folded) ||
 			    window_used(&c->window, now_ms) == 0)
 				continue;
-			quota_fill_row(c, now_ms, wall_ms, &row);
+			quota_fill_row(quota, c, now_ms, wall_ms, &row);
 			if (each != NULL)
 				each(arg, &row);
 			window_clear(&c->window);
@@ -391,7 +392,7 @@ void quota_look(struct quota *quota, const char *limit_name, const char *key,
 	now_ms = quota_now(quota, &wall_ms);
 	counter = counters_find(&quota->counters, limit_name, folded);
 	if (counter != NULL)
-		quota_fill_row(counter, now_ms, wall_ms, row_r);
+		quota_fill_row(quota, counter, now_ms, wall_ms, row_r);
 	(void)pthread_mutex_unlock(&quota->lock);
 	row_r->limit = NULL; /* both may go any time */
 	row_r->key = NULL;

@@ -156,6 +156,7 @@ bool quota_is_failing(struct quota *quota);
 /* For status: each counter of each limit. Called under the lock: be quick. */
 struct quota_row {
 	const struct quota_limit *limit;
+	size_t place; /* of the limit among those that were set */
 	const char *key;
 	int64_t used, reserved;
 	int64_t room_at_wall_ms; /* for one more; 0: now */

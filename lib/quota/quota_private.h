@@ -87,8 +87,8 @@ struct quota {
 
 /* Both under lock. wall_r may be NULL. */
 int64_t quota_now(struct quota *quota, int64_t *wall_r);
-void quota_fill_row(struct counter *counter, int64_t now_ms, int64_t wall_ms,
-		    struct quota_row *row_r);
+void quota_fill_row(const struct quota *quota, struct counter *counter, int64_t now_ms,
+		    int64_t wall_ms, struct quota_row *row_r);
 
 /* Under lock, right after quota_now(): the message's entries are reserved, or no more. */
 void quota_hold(struct quota_message *message);
