@@ -35,6 +35,7 @@ RUNS = 7
 # As many slots as there are clients, and nothing that makes one wait.
 FREE = {"messages_per_minute": 0, "connections": 100, "recipients_per_day": 1000000}
 TICKS = os.sysconf("SC_CLK_TCK")
+CORES = sorted(os.sched_getaffinity(0))
 MISSED = []
 
 
@@ -46,8 +47,17 @@ def build():
 
 
 def start_load(path, verb, clients, seconds, *names):
-    return subprocess.Popen([TOOLS + "/load", path, verb, str(clients), str(seconds), *names],
-                            stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([TOOLS + "/load", path, verb, str(clients), str(seconds), *names],
+                               stdout=subprocess.PIPE, text=True)
+    os.sched_setaffinity(process.pid, CORES[-1:])
+    return process
+
+
+def start(lab, **options):
+    """tokend, which answers on one core; the load comes from another."""
+    lab.tokend.start(**options)
+    os.sched_setaffinity(lab.tokend.pid, CORES[:1])
+    wait_valid(lab)
 
 
 def finish(process):
@@ -115,8 +125,7 @@ def wait_valid(lab, timeout=60):
 
 def cached(lab):
     lab.configure(mailboxes={"relay": FREE})
-    lab.tokend.start()
-    wait_valid(lab)
+    start(lab)
     path = lab.folder + "/run/token"
     full = Runs(lab, path, "lease", 64, laboratory.ADDRESS)
     bar("leases of 64 clients as fast as they can", full.median("rate"), "/s", 20000, True, full)
@@ -138,8 +147,7 @@ def crowd(lab):
                              for name, address in zip(names, addresses)})
     lab.sim.tenant(laboratory.TENANT, expires_in=11)
     lab.sim.fault("entra", "delay", seconds=120, after=1)
-    lab.tokend.start()
-    wait_valid(lab)
+    start(lab)
     procs.wait_for(lambda: states(lab)[0] != "valid", 30, "the token's end")
     lab.sim.tenant(laboratory.TENANT, expires_in=3600)
     many = start_load(lab.folder + "/run/token", "crowd", 1000, 0, *addresses)
@@ -202,6 +210,7 @@ def slow_tenant(lab):
     for _ in range(3):
         lab.sim.fault("entra", "silence", tenant="slow.example")
         lab.tokend.start()
+        os.sched_setaffinity(lab.tokend.pid, CORES[:1])
         procs.wait_for(lambda: "valid" in states(lab), 20, "the token of the fast tenant")
         waiting = start_load(path, "crowd", 100, 0, tenants.address("slow"))
         measure(with_slow)
@@ -231,8 +240,7 @@ def deliver(path, stop):
 def stalled_disk(lab):
     lab.configure()
     path = lab.queue_dir + "/relay365/map"
-    lab.tokend.start(env={"LD_PRELOAD": TOOLS + "/slow_disk.so", "SLOW_DISK": lab.folder + "/slow"})
-    wait_valid(lab)
+    start(lab, env={"LD_PRELOAD": TOOLS + "/slow_disk.so", "SLOW_DISK": lab.folder + "/slow"})
     procs.write(lab.folder + "/slow", "")
     stop = threading.Event()
     writing = threading.Thread(target=deliver, args=(path, stop))

@@ -237,17 +237,18 @@ def test_managed_identity_never_uses_the_proxy(lab):
     assert ask(lab)["status"] == "ok"
 
 
-@pytest.mark.parametrize("family, address", [(socket.AF_INET, "127.0.0.1"),
-                                             (socket.AF_INET6, "::1")])
-def test_either_protocol_alone_will_do(lab, family, address):
+@pytest.mark.parametrize("family, address, name", [(socket.AF_INET, "127.0.0.1", "localhost"),
+                                                   (socket.AF_INET6, "::1", "localhost"),
+                                                   (socket.AF_INET6, "::1", "[::1]")])
+def test_either_protocol_alone_will_do(lab, family, address, name):
     """"localhost" has both addresses; somebody listens at one of them only."""
     try:
         relay = Relay(address, entra(lab), family=family)
     except OSError:
         pytest.skip("this machine has no " + address)
     test_grants.tenant_with(lab, secret_file=lab.secret_file,
-                            token_endpoint="https://localhost:%d/%s/oauth2/v2.0/token" % (
-                                relay.port, laboratory.TENANT))
+                            token_endpoint="https://%s:%d/%s/oauth2/v2.0/token" % (
+                                name, relay.port, laboratory.TENANT))
     lab.tokend.start()
     assert ask(lab)["status"] == "ok" and relay.asked == ["connection"]
     relay.close()

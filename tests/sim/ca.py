@@ -44,7 +44,7 @@ subjectKeyIdentifier = hash
 
 SMTP_NAMES = ["DNS:smtp.office365.com", "DNS:outlook.office365.com"]
 ENTRA_NAMES = ["DNS:login.microsoftonline.com", "DNS:localhost",
-               "IP:127.0.0.1"]
+               "IP:127.0.0.1", "IP:::1"]
 WRONG_NAMES = ["DNS:mail.example.net"]
 
 
