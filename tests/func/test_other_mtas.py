@@ -125,8 +125,14 @@ class OpenSmtpd:
         """Anew, since it leaves a route alone for some time that has failed."""
         self.stop()
         self.start()
-        self.control("schedule", "all")
-        procs.wait_for(lambda: self.waiting() == 0, 60, lambda: self.control("show", "queue"))
+
+        def emptied():
+            # once is not enough: it is still reading its queue, message by message
+            if self.waiting() > 0:
+                self.control("schedule", "all")
+            return self.waiting() == 0
+
+        procs.wait_for(emptied, 60, lambda: self.control("show", "queue"))
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
