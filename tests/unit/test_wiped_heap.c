@@ -9,6 +9,7 @@
 
 #include "base/wiped_heap.h"
 
+#include <malloc.h>
 #include <stdbool.h>
 
 #define SECRET "the client secret"
@@ -24,7 +25,7 @@ void __wrap_free(void *block)
 	/* Behind whatever stands before the block. */
 	if (looking && block != NULL) {
 		looked_at++;
-		for (size_t i = 0; i < 64; i++)
+		for (size_t i = 0; i < 64 && i + 6 <= malloc_usable_size(block); i++)
 			found += memcmp((char *)block + i, SECRET, 6) == 0;
 	}
 	__real_free(block);
