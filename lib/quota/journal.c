@@ -311,7 +311,7 @@ int journal_read(struct journal *journal, uint64_t number,
 	int slot = (int)(number & 1), fd, rc = 0;
 	struct block block = {.place = sizeof(struct head)};
 
-	if (journal_number(journal, slot) != number)
+	if (number == 0 || journal_number(journal, slot) != number)
 		return 0;
 	fd = journal->fd[slot];
 	block.data = xmalloc(BLOCK);
