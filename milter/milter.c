@@ -37,6 +37,7 @@ enum {
 struct connection {
 	struct session *session;
 	unsigned int agreed;
+	bool knows_id; /* the session has the queue id, which a message keeps */
 	char client[SESSION_CLIENT_MAX + 1];
 };
 
@@ -217,6 +218,7 @@ static sfsistat on_mail(SMFICTX *ctx, char **argv)
 		.bytes = announced_bytes(argv + 1),
 	};
 
+	c->knows_id = mail.queue_id != NULL;
 	session_mail(c->session, &mail);
 	return (c->agreed & NR_MAIL) != 0 ? SMFIS_NOREPLY : SMFIS_CONTINUE;
 }
@@ -248,10 +250,11 @@ static sfsistat on_rcpt(SMFICTX *ctx, char **argv)
 		.mailer = macro(ctx, "{rcpt_mailer}"),
 		.host = hostless ? NULL : macro(ctx, "{rcpt_host}"),
 		.hostless = hostless,
-		.queue_id = macro(ctx, "i"),
+		.queue_id = c->knows_id ? NULL : macro(ctx, "i"),
 	};
 	struct reply reply;
 
+	c->knows_id = c->knows_id || rcpt.queue_id != NULL;
 	if (session_rcpt(c->session, &rcpt, &reply) == SESSION_REFUSE)
 		return refuse(ctx, &reply);
 	return SMFIS_CONTINUE;
