@@ -164,7 +164,9 @@ class SendmailInstance:
         return self.wait_queue(found, timeout, "a message deferred for %r" % text)[0]
 
     def flush(self):
-        """One run of the queue, to its end."""
+        """One run of the queue, to its end; of all of it, so not while something is in work."""
+        procs.wait_for(lambda: not re.search(r"^ *\w{14}\*", self.mailq(), re.M), 60,
+                       lambda: "the queue to be let go of:\n" + self.mailq())
         return self.run("-q", "-v")
 
     # -- mail in and out -------------------------------------------------------
