@@ -77,8 +77,10 @@ class Clinic:
 
 
     def afresh(self):
-        """Well again, and tokend with nothing to remember."""
+        """Well again, and tokend with nothing to remember, as after the machine's restart."""
         self.heal()
+        self.lab.tokend.stop()
+        os.unlink(self.lab.folder + "/run/memo")
         self.restart_tokend()
 
 
