@@ -115,14 +115,17 @@ static void put_quoted(struct log_line *line, const char *value, size_t len)
 	put(line, "\"", 1);
 }
 
+/* Not a control character, and no blank. */
+static bool is_visible(char c)
+{
+	return (unsigned char)(c - 33) < 127 - 33;
+}
+
 static bool needs_quotes(const char *value, size_t len)
 {
-	for (size_t i = 0; i < len; i++) {
-		unsigned char c = (unsigned char)value[i];
-
-		if (c <= 32 || c == '"' || c == '\\' || c >= 127)
+	for (size_t i = 0; i < len; i++)
+		if (!is_visible(value[i]) || value[i] == '"' || value[i] == '\\')
 			return true;
-	}
 	return len == 0;
 }
 
@@ -132,17 +135,31 @@ static bool fits(const struct log_line *line, const char *name, size_t len)
 	return strlen(name) + len + 6 <= room(line);
 }
 
+/* Only for what fits(). */
 static void key(struct log_line *line, const char *name)
 {
-	if (log_conf.json) {
-		puts_(line, ",\"");
-		puts_(line, name);
-		puts_(line, "\":");
-	} else {
-		puts_(line, " ");
-		puts_(line, name);
-		puts_(line, "=");
-	}
+	char *at = line->text + line->len;
+
+	*at++ = log_conf.json ? ',' : ' ';
+	if (log_conf.json)
+		*at++ = '"';
+	while (*name != '\0')
+		*at++ = *name++;
+	if (log_conf.json)
+		*at++ = '"';
+	*at++ = log_conf.json ? ':' : '=';
+	line->len = (size_t)(at - line->text);
+}
+
+static void put_queue_id(struct log_line *line, const char *id)
+{
+	size_t len = strnlen(id, QUEUE_ID_MAX);
+	char text[QUEUE_ID_MAX];
+
+	for (size_t i = 0; i < len; i++)
+		text[i] = is_visible(id[i]) ? id[i] : '?';
+	put(line, text, len);
+	puts_(line, ": ");
 }
 
 void log_begin(struct log_line *line, enum log_event event, const char *queue_id)
@@ -167,11 +184,8 @@ void log_begin(struct log_line *line, enum log_event event, const char *queue_id
 		puts_(line, log_conf.program);
 		puts_(line, ": ");
 	}
-	if (queue_id != NULL) {
-		for (size_t i = 0; i < QUEUE_ID_MAX && queue_id[i] != '\0'; i++)
-			put(line, queue_id[i] > 32 && queue_id[i] < 127 ? queue_id + i : "?", 1);
-		puts_(line, ": ");
-	}
+	if (queue_id != NULL)
+		put_queue_id(line, queue_id);
 	puts_(line, events[event].name);
 }
 
