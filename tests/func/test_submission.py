@@ -150,9 +150,10 @@ def test_priority_mail_first(lab):
               "priority mail; room for 50 at ")
     feed(postfix, 2, 50, sender="alert@contoso.com", first=100)
     wait_recipients(lab, 1000)
+    lab.sim.wait_messages(20)
     senders = [m["from"] for m in lab.sim.messages()]
     assert senders == ["erp@contoso.com"] * 18 + ["alert@contoso.com"] * 2
-    assert len(postfix.queue()) == 6
+    postfix.wait_queue(lambda queue: len(queue) == 6)
     feed(postfix, 1, 50, sender="alert@contoso.com", first=200)     # now it is full for them too
     wait_full(lab, postfix, "1000 of 1000 recipients delivered in 24 h")
     clock.sleep(24 * HOUR + 180)
