@@ -315,7 +315,7 @@ int journal_read(struct journal *journal, uint64_t number,
 		return 0;
 	fd = journal->fd[slot];
 	block.data = xmalloc(BLOCK);
-	block.entry = xcalloc(BLOCK_ENTRIES, sizeof(*block.entry));
+	block.entry = xreallocarray(NULL, BLOCK_ENTRIES, sizeof(*block.entry));
 	while (rc == 0) {
 		ssize_t n = pread(fd, block.data, BLOCK, block.place);
 
