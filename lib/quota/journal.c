@@ -141,10 +141,15 @@ int journal_prepare(struct journal *journal, uint64_t number, bool probe, struct
 	off_t room = probe ? journal->end + PROBE : 0;
 	int slot = (int)(number & 1), fd;
 
-	/* Always anew: somebody may have removed the file that is open. */
+	/*
+	 * Always anew: somebody may have removed the file that is open. And not
+	 * cut short: ext4 writes to the disk what such a file had, and nobody
+	 * needs it any more.
+	 */
 	if (journal->fd[slot] >= 0)
 		(void)close(journal->fd[slot]);
-	fd = open(journal->path[slot], O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	(void)unlink(journal->path[slot]);
+	fd = open(journal->path[slot], O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	journal->fd[slot] = fd;
 	if (fd < 0)
 		return cannot(journal, "open", slot, err);

@@ -50,7 +50,7 @@ uint64_t journal_number(struct journal *journal, int slot);
 bool journal_is_damaged(struct journal *journal, int slot);
 
 /*
- * Empties the file whose turn it is with this number, and gives it its head. With probe it
+ * Makes the file whose turn it is anew, with this number in its head. With probe it
  * must also have room for more than the last one took: else a disk that is just full would
  * seem to be well again each time.
  */

@@ -33,7 +33,8 @@ static void write_file(const uint8_t *data, size_t size)
 		(void)snprintf(path, sizeof(path), "%s/j.recent-1", folder);
 		must(atexit(clean_up) == 0);
 	}
-	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	(void)unlink(path); /* quicker than to cut it short */
+	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	must(fd >= 0 && write(fd, data, size) == (ssize_t)size);
 	(void)close(fd);
 }
