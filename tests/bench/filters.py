@@ -36,7 +36,7 @@ mailboxes: {{ relay: {{
     tenant = "contoso"
     senders = ["*@contoso.com"]
     default = true
-    recipients_per_day = 1000000
+    recipients_per_day = 100000000
     messages_per_minute = 60000
     {mailbox}
 }} }}
