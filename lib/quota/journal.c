@@ -175,6 +175,11 @@ bool journal_is_empty(const struct journal *journal)
 	return !journal->has_records;
 }
 
+int64_t journal_size(const struct journal *journal)
+{
+	return journal->end;
+}
+
 static size_t record_size(const struct journal_entry *entries, size_t count)
 {
 	size_t len = sizeof(struct record);

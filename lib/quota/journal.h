@@ -62,6 +62,9 @@ uint64_t journal_switch(struct journal *journal);
 /* Whether anything was appended since the switch. */
 bool journal_is_empty(const struct journal *journal);
 
+/* Its length in bytes. */
+int64_t journal_size(const struct journal *journal);
+
 /* A record of these entries. When it fails nothing of it counts. */
 int journal_append(struct journal *journal, const struct journal_entry *entries, size_t count,
 		   struct err *err);

@@ -144,7 +144,7 @@ size_t quota_incidents(struct quota *quota, bool news_only, struct quota_inciden
 void quota_watch_all(struct quota *quota);
 
 /*
- * Copies the ledger, as quota_tick() has last left it (a second ago), to its path with
+ * Copies the ledger, as quota_tick() has last left it (seconds ago), to its path with
  * ".backup" behind, in place of an older copy. Any thread that may wait for the disk.
  * Returns the path, the caller's to free, or NULL.
  */

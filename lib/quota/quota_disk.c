@@ -12,6 +12,10 @@ enum {
 	CLOCK_STEP_MS = 10 * 1000,
 	MARK_MS = 60 * 1000,
 	MAINTAIN_MS = 10 * 60 * 1000,
+	/* A journal that is longer is folded later: many of its messages fall into one row then.
+	 */
+	FOLD_SOON = 64 * 1024, /* bytes, some 200 messages */
+	FOLD_LATE_MS = 5 * 1000,
 	OWED_STEP = 128 /* counters written in one transaction */
 };
 
@@ -181,7 +185,18 @@ static int turn_over(struct quota *quota, struct err *err)
 	quota_hold_journal(quota);
 	quota->writing = journal_switch(quota->journal);
 	quota_let_journal_go(quota);
+	quota->turned_boot_ms = clock_boot_ms();
 	return 0;
+}
+
+/* Whether the journal that is written to is to be folded now. */
+static bool is_due(const struct quota *quota)
+{
+	if (quota->journal_fails)
+		return true;
+	return !journal_is_empty(quota->journal) &&
+	       (journal_size(quota->journal) <= FOLD_SOON ||
+		clock_boot_ms() - quota->turned_boot_ms >= FOLD_LATE_MS);
 }
 
 /* Folds the file that is not written any more, if the ledger does not have it. */
@@ -336,7 +351,7 @@ static int catch_up(struct quota *quota, struct err *err)
 
 	if (fold_done(quota, err) < 0)
 		return -1;
-	if (quota->journal_fails || !journal_is_empty(quota->journal)) {
+	if (is_due(quota)) {
 		if (turn_over(quota, err) < 0)
 			return -1;
 		report(quota, &quota->journal_fails, 0, NULL);

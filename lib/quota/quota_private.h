@@ -76,10 +76,11 @@ struct quota {
 	atomic_bool journal_fails, ledger_fails;
 
 	/* Only quota_tick()'s thread. */
-	struct ledger *ledger; /* NULL: lost, and not opened again yet */
-	uint64_t folded;       /* the last journal that the ledger has */
-	uint64_t writing;      /* the journal that is appended to */
-	int64_t ahead_ms;      /* how far the wall clock was ahead of the steady one */
+	struct ledger *ledger;	/* NULL: lost, and not opened again yet */
+	uint64_t folded;	/* the last journal that the ledger has */
+	uint64_t writing;	/* the journal that is appended to */
+	int64_t turned_boot_ms; /* since when */
+	int64_t ahead_ms;	/* how far the wall clock was ahead of the steady one */
 	int64_t marked_boot_ms, maintained_boot_ms;
 	bool maintaining;
 	size_t owed_slot; /* where to look on for counters that owe */
