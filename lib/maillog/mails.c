@@ -131,6 +131,7 @@ static struct mail *begin(struct mails *mails, const struct logline *line)
 	}
 	mail = &mails->mail[mails->count++];
 	*mail = (struct mail){.at_ms = line->at_ms,
+			      .number = mails->count,
 			      .id = keep(mails, &line->id),
 			      .sender = "",
 			      .login = "",
@@ -372,13 +373,17 @@ bool mails_add(struct mails *mails, const struct logline *line)
 	return line->id.len == 0 || postfix_line(mails, line);
 }
 
+/*
+ * Within a second as in the log. Queue ids don't tell: Postfix's short ones begin
+ * anew each second, and a log's clock may be a moment behind theirs.
+ */
 static int by_arrival(const void *a, const void *b)
 {
 	const struct mail *x = a, *y = b;
 
 	if (x->at_ms != y->at_ms)
 		return x->at_ms < y->at_ms ? -1 : 1;
-	return strcmp(x->id, y->id);
+	return x->number < y->number ? -1 : 1;
 }
 
 const struct mail *mails_all(struct mails *mails, size_t *count_r)

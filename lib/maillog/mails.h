@@ -17,6 +17,7 @@
 /* Strings are never NULL and live as long as the mails. */
 struct mail {
 	int64_t at_ms; /* when it came */
+	size_t number; /* its place among all, as the log tells them */
 	const char *id;
 	const char *sender;	/* without <>; "": the null sender */
 	const char *login;	/* "": none */

@@ -210,12 +210,33 @@ static void many(void **state)
 	}
 }
 
+/* The second queue id is of the next second already, the log's clock is not. */
+static void in_the_order_of_the_log(void **state)
+{
+	static const char *const lines[] = {
+		AT "15Z gw postfix/smtpd[1]: 00B1FAE7E8A: client=x[10.1.0.7]",
+		AT "14Z gw postfix/smtpd[1]: F0C2DAE7E6B: client=x[10.1.0.5]",
+		AT "14Z gw postfix/smtpd[1]: 0023FAE7E88: client=x[10.1.0.6]",
+	};
+	static const char *const wanted[] = {"F0C2DAE7E6B", "0023FAE7E88", "00B1FAE7E8A"};
+	const struct mail *all;
+	size_t n;
+
+	(void)state;
+	feed(lines, ARRAY_LEN(lines));
+	all = mails_all(mails, &n);
+	assert_int_equal(n, ARRAY_LEN(wanted));
+	for (size_t i = 0; i < n; i++)
+		assert_string_equal(all[i].id, wanted[i]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(of_postfix, enter, leave),
 		cmocka_unit_test_setup_teardown(of_sendmail, enter, leave),
 		cmocka_unit_test_setup_teardown(many, enter, leave),
+		cmocka_unit_test_setup_teardown(in_the_order_of_the_log, enter, leave),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
