@@ -98,13 +98,6 @@ int64_t policy_cap(const struct quota_limit *limit, bool priority)
 	return limit->max - (limit->max / 100 * percent + limit->max % 100 * percent / 100);
 }
 
-bool policy_exceeds(const struct policy_use *use, const struct quota_facts *facts)
-{
-	int64_t cap = policy_cap(use->limit, facts->priority);
-
-	return use->need > cap || use->used > cap - use->need;
-}
-
 /* How bad it is; what refuses starts at WORST_ACCEPTED + 1. */
 enum { NOTHING, SHADOWED, WARN, WAIT, HOLD, WORST_ACCEPTED = HOLD, DEFER, REJECT, NEVER };
 
@@ -120,9 +113,8 @@ static enum quota_action wanted(const struct policy_use *use, const struct quota
 				int64_t now_ms, bool *never_r)
 {
 	const struct quota_limit *limit = use->limit;
-	int64_t cap = policy_cap(limit, facts->priority);
 
-	*never_r = use->need > cap || (facts->undivided && use->mine > cap - use->need);
+	*never_r = use->need > use->cap || (facts->undivided && use->mine > use->cap - use->need);
 	if (limit->action == QUOTA_HOLD || limit->action == QUOTA_WARN)
 		return limit->action;
 	if (*never_r)
@@ -134,8 +126,8 @@ static enum quota_action wanted(const struct policy_use *use, const struct quota
 	return limit->then;
 }
 
-static void fill(const struct policy_use *use, const struct quota_facts *facts,
-		 enum quota_action action, bool never, struct quota_verdict *verdict)
+static void fill(const struct policy_use *use, enum quota_action action, bool never,
+		 struct quota_verdict *verdict)
 {
 	const struct quota_limit *limit = use->limit;
 
@@ -151,7 +143,7 @@ static void fill(const struct policy_use *use, const struct quota_facts *facts,
 	verdict->window_ms = limit->window_ms;
 	verdict->used = use->used;
 	verdict->max = limit->max;
-	verdict->cap = policy_cap(limit, facts->priority);
+	verdict->cap = use->cap;
 	verdict->need = use->need;
 	verdict->room_at_ms = use->room_at_ms;
 	verdict->room = use->room;
@@ -170,7 +162,7 @@ void policy_decide(const struct policy_use *uses, size_t count, const struct quo
 		bool never;
 		int rank;
 
-		if (!policy_exceeds(&uses[i], facts))
+		if (!policy_exceeds(&uses[i]))
 			continue;
 		action = wanted(&uses[i], facts, now_ms, &never);
 		rank = rank_of(action);
@@ -183,6 +175,6 @@ void policy_decide(const struct policy_use *uses, size_t count, const struct quo
 		if (worst == NOTHING)
 			memset(verdict_r, 0, sizeof(*verdict_r));
 		worst = rank;
-		fill(&uses[i], facts, action, never, verdict_r);
+		fill(&uses[i], action, never, verdict_r);
 	}
 }

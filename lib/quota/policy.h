@@ -88,6 +88,7 @@ struct quota_need {
 struct policy_use {
 	const struct quota_limit *limit;
 	const char *key;
+	int64_t cap;  /* policy_cap() for this message */
 	int64_t used; /* reservations included, this message's own as well */
 	int64_t mine; /* what this message has reserved of it already */
 	int64_t need;
@@ -133,7 +134,10 @@ int64_t policy_need(const struct quota_limit *limit, const struct quota_facts *f
 /* What of max a message may use: all, or what is not kept for priority messages. */
 int64_t policy_cap(const struct quota_limit *limit, bool priority);
 
-bool policy_exceeds(const struct policy_use *use, const struct quota_facts *facts);
+static inline bool policy_exceeds(const struct policy_use *use)
+{
+	return use->need > use->cap || use->used > use->cap - use->need;
+}
 
 /* Decides. Times are on one scale, whichever; verdict_r's room_at_wall_ms stays 0. */
 void policy_decide(const struct policy_use *uses, size_t count, const struct quota_facts *facts,

@@ -37,6 +37,7 @@ struct quota_message {
 	struct quota_facts facts;
 	uint64_t limits_set; /* quota's then */
 	const struct quota_limit *met[QUOTA_LIMITS_MAX];
+	int place[QUOTA_LIMITS_MAX]; /* of its entry; -1: none yet */
 	size_t mets;
 	struct limit_keys keys;
 	int64_t touched_boot_ms;

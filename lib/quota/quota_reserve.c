@@ -5,26 +5,47 @@
 
 enum { NO_PLACE = -1 };
 
-/* place: of the counter's entry, or NO_PLACE. */
-static void take(struct quota_message *message, struct counter *counter, int place, int64_t n,
-		 int64_t cap, bool waits)
-{
-	struct quota_entry *entry = place == NO_PLACE ? NULL : &message->entry[place];
+/* What one limit that the message meets wants of it: use[i] is of met[which[i]]. */
+struct met {
+	struct policy_use use[QUOTA_LIMITS_MAX];
+	struct counter *counter[QUOTA_LIMITS_MAX];
+	size_t which[QUOTA_LIMITS_MAX];
+	size_t count;
+	bool exceeded; /* any of them */
+};
 
-	if (entry == NULL) {
-		if (message->count == message->cap) {
-			message->cap = message->cap == 0 ? 4 : message->cap * 2;
-			message->entry = xreallocarray(message->entry, message->cap,
-						       sizeof(*message->entry));
-		}
-		entry = &message->entry[message->count++];
-		*entry = (struct quota_entry){.counter = counter};
-		counter->refs++;
+static struct quota_entry *new_entry(struct quota_message *message, struct counter *counter)
+{
+	struct quota_entry *entry;
+
+	if (message->count == message->cap) {
+		message->cap = message->cap == 0 ? 8 : message->cap * 2;
+		message->entry =
+			xreallocarray(message->entry, message->cap, sizeof(*message->entry));
 	}
-	entry->n += n;
-	entry->cap = cap;
-	entry->waits = entry->waits || waits;
-	counter->reserved += n;
+	entry = &message->entry[message->count++];
+	*entry = (struct quota_entry){.counter = counter};
+	counter->refs++;
+	return entry;
+}
+
+static void take(struct quota_message *message, const struct met *met, size_t i)
+{
+	const struct policy_use *use = &met->use[i];
+	int *place = &message->place[met->which[i]];
+	struct quota_entry *entry;
+
+	if (*place == NO_PLACE) {
+		*place = (int)message->count;
+		entry = new_entry(message, met->counter[i]);
+	} else {
+		entry = &message->entry[*place];
+	}
+	entry->n += use->need;
+	entry->cap = use->cap;
+	if (use->limit->action == QUOTA_WAIT && !use->limit->shadow)
+		entry->waits = entry->waits || policy_exceeds(use);
+	met->counter[i]->reserved += use->need;
 }
 
 static bool same_keys(const struct quota_facts *a, const struct quota_facts *b)
@@ -44,15 +65,17 @@ static void find_limits(struct quota_message *message, const struct quota_facts 
 	message->facts = *facts;
 	message->limits_set = quota->limits_set;
 	message->mets = limit_index_meet(&quota->index, facts, &message->keys, message->met);
+	for (size_t i = 0; i < message->mets; i++)
+		message->place[i] = NO_PLACE;
 }
 
 /*
  * When there is room, seen from the counter: what others have reserved is
  * taken to be used one window after the other, in the order of arrival.
  */
-static void forecast(struct policy_use *use, struct counter *counter, int64_t cap, int64_t now_ms)
+static void forecast(struct policy_use *use, struct counter *counter, int64_t now_ms)
 {
-	int64_t ahead = counter->reserved, whole, part;
+	int64_t ahead = counter->reserved, cap = use->cap, whole, part;
 
 	use->room_at_ms = -1;
 	use->room = 0;
@@ -68,65 +91,65 @@ static void forecast(struct policy_use *use, struct counter *counter, int64_t ca
 	use->room_at_ms += whole * (counter->window.window_ms + counter->window.width_ms);
 }
 
-struct met {
-	struct policy_use use[QUOTA_LIMITS_MAX];
-	struct counter *counter[QUOTA_LIMITS_MAX];
-	int place[QUOTA_LIMITS_MAX]; /* of its entry, or NO_PLACE */
-	size_t count;
-};
-
-/* The counter of a limit and key: mostly the one that the recipient before met as well. */
-static struct counter *counter_for(struct quota_message *message, const struct quota_limit *limit,
-				   const char *key, int *place_r)
+/*
+ * The counter of the limit met[which]. Where its entry stands is found once, and again when
+ * the recipients' mailbox or the limits have changed: the entry may be there all the same.
+ */
+static struct counter *counter_of(struct quota_message *message, size_t which)
 {
+	const struct quota_limit *limit = message->met[which];
 	struct counter *counter;
 
-	for (size_t i = 0; i < message->count; i++) {
-		counter = message->entry[i].counter;
-		if (counter->limit == limit && strcmp(counter->key, key) == 0) {
-			*place_r = (int)i;
-			return counter;
-		}
-	}
-	counter = counters_get(&message->quota->counters, limit->name, key, limit->window_ms,
-			       QUOTA_COUNTERS_MAX);
-	*place_r = NO_PLACE;
+	if (message->place[which] != NO_PLACE)
+		return message->entry[message->place[which]].counter;
+	counter =
+		counters_get(&message->quota->counters, limit->name,
+			     message->keys.key[limit->per], limit->window_ms, QUOTA_COUNTERS_MAX);
 	if (counter == NULL)
 		return NULL;
 	counter->limit = limit;
-	/* New limits since the recipient before? The counter may be the same. */
 	for (size_t i = 0; i < message->count; i++)
 		if (message->entry[i].counter == counter)
-			*place_r = (int)i;
+			message->place[which] = (int)i;
 	return counter;
 }
 
-/* Adds one limit to what the message meets. Returns -1 when its counter can't be made. */
-static int meet(struct quota_message *message, const struct quota_limit *limit, const char *key,
-		const struct quota_facts *facts, int64_t need, int64_t now_ms, struct met *met)
+/* Whether the message's first recipient took what the limit counts for all of them. */
+static bool has_all(const struct quota_message *message, size_t which,
+		    const struct quota_facts *facts)
 {
+	enum quota_count count = message->met[which]->count;
+
+	return message->place[which] != NO_PLACE && !facts->more &&
+	       (count == QUOTA_MESSAGES || count == QUOTA_BYTES);
+}
+
+/* Adds the limit met[which] to what is wanted. Returns -1 when its counter can't be made. */
+static int meet(struct quota_message *message, size_t which, const struct quota_facts *facts,
+		int64_t need, int64_t now_ms, struct met *met)
+{
+	const struct quota_limit *limit = message->met[which];
 	struct policy_use *use = &met->use[met->count];
-	struct counter *counter;
-	const struct quota_entry *mine;
-	int place;
+	struct counter *counter = counter_of(message, which);
 
 	use->limit = limit;
-	use->key = key;
+	use->key = message->keys.key[limit->per];
 	use->need = need;
-	counter = counter_for(message, limit, key, &place);
 	if (counter == NULL)
 		return -1;
-	mine = place == NO_PLACE ? NULL : &message->entry[place];
-	if (mine != NULL && !facts->more &&
-	    (limit->count == QUOTA_MESSAGES || limit->count == QUOTA_BYTES))
-		return 0; /* the first recipient took it for the whole message */
-	use->mine = mine == NULL ? 0 : mine->n;
+	if (has_all(message, which, facts))
+		return 0;
+	use->mine =
+		message->place[which] == NO_PLACE ? 0 : message->entry[message->place[which]].n;
 	use->used = window_used(&counter->window, now_ms) + counter->reserved;
 	use->incident = counter->incident;
-	if (policy_exceeds(use, facts))
-		forecast(use, counter, policy_cap(limit, facts->priority), now_ms);
-	met->place[met->count] = place;
-	met->counter[met->count++] = counter;
+	use->cap = policy_cap(limit, facts->priority);
+	if (policy_exceeds(use)) {
+		forecast(use, counter, now_ms);
+		met->exceeded = true;
+	}
+	met->counter[met->count] = counter;
+	met->which[met->count++] = which;
 	return 0;
 }
 
@@ -155,15 +178,17 @@ static int meet_all(struct quota_message *message, const struct quota_facts *fac
 	if (quota->counters.count + QUOTA_LIMITS_MAX > QUOTA_COUNTERS_MAX)
 		counters_evict(&quota->counters, now_ms);
 	met->count = 0;
+	met->exceeded = false;
 	find_limits(message, facts);
 	for (size_t i = 0; i < message->mets; i++) {
-		const struct quota_limit *limit = message->met[i];
-		const char *key = message->keys.key[limit->per];
-		int64_t n = policy_need(limit, facts, need);
+		int64_t n;
 
+		if (has_all(message, i, facts))
+			continue; /* before all else: it is so for most limits and recipients */
+		n = policy_need(message->met[i], facts, need);
 		if (n <= 0)
 			continue;
-		if (meet(message, limit, key, facts, n, now_ms, met) < 0) {
+		if (meet(message, i, facts, n, now_ms, met) < 0) {
 			crowd(&met->use[met->count], verdict);
 			return -1;
 		}
@@ -191,19 +216,13 @@ void quota_reserve(struct quota_message *message, const struct quota_facts *fact
 	quota_hold(message);
 	if (meet_all(message, facts, need, now_ms, &met, verdict_r) < 0)
 		goto out;
-	policy_decide(met.use, met.count, facts, now_ms, verdict_r);
-	if (verdict_r->exceeded)
+	verdict_r->exceeded = verdict_r->refused = false;
+	if (met.exceeded) {
+		policy_decide(met.use, met.count, facts, now_ms, verdict_r);
 		verdict_r->room_at_wall_ms = wall_of(quota, verdict_r->room_at_ms);
-	if (verdict_r->refused)
-		goto out;
-	for (size_t i = 0; i < met.count; i++) {
-		const struct quota_limit *limit = met.use[i].limit;
-		bool waits = limit->action == QUOTA_WAIT && !limit->shadow &&
-			     policy_exceeds(&met.use[i], facts);
-
-		take(message, met.counter[i], met.place[i], met.use[i].need,
-		     policy_cap(limit, facts->priority), waits);
 	}
+	for (size_t i = 0; i < met.count && !verdict_r->refused; i++)
+		take(message, &met, i);
 out:
 	if (message->count == 0)
 		quota_unhold(message);

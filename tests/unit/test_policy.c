@@ -20,7 +20,8 @@ struct line {
 	bool shadow;
 };
 
-static void to_use(const struct line *line, struct quota_limit *limit, struct policy_use *use)
+static void to_use(const struct line *line, bool priority, struct quota_limit *limit,
+		   struct policy_use *use)
 {
 	memset(limit, 0, sizeof(*limit));
 	(void)snprintf(limit->name, sizeof(limit->name), "l%d", (int)line->action);
@@ -32,6 +33,7 @@ static void to_use(const struct line *line, struct quota_limit *limit, struct po
 	limit->shadow = line->shadow;
 	*use = (struct policy_use){.limit = limit,
 				   .key = "k",
+				   .cap = policy_cap(limit, priority),
 				   .used = line->used,
 				   .mine = line->mine,
 				   .need = line->need,
@@ -95,7 +97,7 @@ static void test_one_limit(void **state)
 		struct quota_limit limit;
 		struct policy_use use;
 
-		to_use(&one_limit[i].line, &limit, &use);
+		to_use(&one_limit[i].line, facts.priority, &limit, &use);
 		policy_decide(&use, 1, &facts, NOW, &verdict);
 		if (verdict.exceeded != one_limit[i].exceeded ||
 		    verdict.refused != one_limit[i].refused)
@@ -136,9 +138,9 @@ static void test_worst_limit(void **state)
 			struct policy_use use[3];
 			static const struct line fits = {QUOTA_REJECT, 0, 10, 0, 0, 1, 0, 0, 0};
 
-			to_use(&by_rank[a], &limit[0], &use[0]);
-			to_use(&fits, &limit[1], &use[1]);
-			to_use(&by_rank[b], &limit[2], &use[2]);
+			to_use(&by_rank[a], false, &limit[0], &use[0]);
+			to_use(&fits, false, &limit[1], &use[1]);
+			to_use(&by_rank[b], false, &limit[2], &use[2]);
 			policy_decide(use, 3, &facts, NOW, &verdict);
 			assert_true(verdict.exceeded);
 			assert_int_equal(verdict.max, worst->max);
