@@ -154,13 +154,18 @@ static struct quota_facts facts_of(const struct session *session,
 	};
 }
 
-static struct tally *tally_of(struct session *session, const struct conf_mailbox *mailbox)
+static struct tally *find_tally(struct session *session, const struct conf_mailbox *mailbox)
 {
-	struct tally *t;
-
 	for (size_t i = 0; i < session->tallies; i++)
 		if (session->tally[i].mailbox == mailbox)
 			return &session->tally[i];
+	return NULL;
+}
+
+static struct tally *new_tally(struct session *session, const struct conf_mailbox *mailbox)
+{
+	struct tally *t;
+
 	if (session->tallies == SESSION_MAILBOXES_MAX)
 		return NULL;
 	t = &session->tally[session->tallies++];
@@ -290,9 +295,12 @@ enum session_result session_rcpt(struct session *session, const struct session_r
 	}
 	if (mailbox == NULL)
 		return SESSION_CONTINUE;
-	if (is_forbidden(session, mailbox, reply_r))
+	tally = find_tally(session, mailbox);
+	/* The envelope is the same for all recipients: judged once. */
+	if (tally == NULL && is_forbidden(session, mailbox, reply_r))
 		return refuse(session, reply_r);
-	tally = tally_of(session, mailbox);
+	if (tally == NULL)
+		tally = new_tally(session, mailbox);
 	if (tally == NULL) {
 		reply_too_many_recipients(mailbox->address, mailbox->recipients_per_message,
 					  reply_r);
