@@ -92,12 +92,10 @@ static struct connection *connection_of(SMFICTX *ctx)
 }
 
 /* What the configuration's sender policy and limits need, beside the envelope. */
-static void ask_for_content(unsigned long actions, unsigned long steps, unsigned long *actions_r,
-			    unsigned long *steps_r, unsigned int *agreed)
+static void ask_for_content(const struct conf *conf, unsigned long actions, unsigned long steps,
+			    unsigned long *actions_r, unsigned long *steps_r,
+			    unsigned int *agreed)
 {
-	struct live_conf *live = live_get(self.live);
-	const struct conf *conf = live_conf(live);
-
 	if (sender_reads_header(conf) || limits_count_bytes(conf)) {
 		*steps_r = (*steps_r & ~(unsigned long)SMFIP_NOHDRS) | (steps & SMFIP_NR_HDR);
 		*agreed |= READS_HEADER | ((steps & SMFIP_NR_HDR) != 0 ? NR_HEADER : 0);
@@ -110,21 +108,17 @@ static void ask_for_content(unsigned long actions, unsigned long steps, unsigned
 		*actions_r |= CHANGES;
 		*agreed |= CAN_CHANGE;
 	}
-	live_put(&live);
 }
 
 /* The host only where it matters: each macro costs with each recipient. */
-static void want_rcpt_macros(SMFICTX *ctx, unsigned int *agreed)
+static void want_rcpt_macros(SMFICTX *ctx, const struct conf *conf, unsigned int *agreed)
 {
-	struct live_conf *live = live_get(self.live);
-
-	if (live_conf(live)->relay_hosts.count > 0) {
+	if (conf->relay_hosts.count > 0) {
 		want_macros(ctx, SMFIM_ENVRCPT, "i {rcpt_mailer} {rcpt_host}");
 	} else {
 		want_macros(ctx, SMFIM_ENVRCPT, "i {rcpt_mailer}");
 		*agreed |= HOSTLESS;
 	}
-	live_put(&live);
 }
 
 static sfsistat on_negotiate(SMFICTX *ctx, unsigned long actions, unsigned long steps,
@@ -134,6 +128,7 @@ static sfsistat on_negotiate(SMFICTX *ctx, unsigned long actions, unsigned long 
 {
 	unsigned long away = SMFIP_NOHELO | SMFIP_NOHDRS | SMFIP_NOEOH | SMFIP_NOBODY |
 			     SMFIP_NOUNKNOWN | SMFIP_NODATA | SMFIP_NR_CONN | SMFIP_NR_MAIL;
+	struct live_conf *live = live_get(self.live);
 	unsigned int agreed = 0;
 
 	(void)unused2;
@@ -142,7 +137,7 @@ static sfsistat on_negotiate(SMFICTX *ctx, unsigned long actions, unsigned long 
 		away |= SMFIP_NOCONNECT;
 		agreed |= BY_MACROS;
 		want_macros(ctx, SMFIM_ENVFROM, "i j v {auth_authen} {client_addr}");
-		want_rcpt_macros(ctx, &agreed);
+		want_rcpt_macros(ctx, live_conf(live), &agreed);
 		want_macros(ctx, SMFIM_EOM, "i");
 	}
 	if ((away & steps & SMFIP_NOCONNECT) == 0)
@@ -155,7 +150,8 @@ static sfsistat on_negotiate(SMFICTX *ctx, unsigned long actions, unsigned long 
 		agreed |= CAN_HOLD;
 	*actions_r = actions & SMFIF_QUARANTINE;
 	*steps_r = away & steps;
-	ask_for_content(actions, steps, actions_r, steps_r, &agreed);
+	ask_for_content(live_conf(live), actions, steps, actions_r, steps_r, &agreed);
+	live_put(&live);
 	*unused2_r = *unused3_r = 0;
 	atomic_store(&self.agreed, agreed);
 	(void)new_connection(ctx, agreed);
@@ -324,12 +320,17 @@ static int change_header(SMFICTX *ctx, const struct sender_change *change)
 	return add_field(ctx, "Reply-To", buf_text(&change->reply_to));
 }
 
-static sfsistat change_sender(SMFICTX *ctx, const struct sender_change *change)
+static int change_envelope(SMFICTX *ctx, const struct sender_change *change)
 {
 	char envelope[FROM_ADDRESS_MAX + 3];
 
 	(void)snprintf(envelope, sizeof(envelope), "<%s>", change->envelope);
-	if ((change->envelope[0] == '\0' || smfi_chgfrom(ctx, envelope, NULL) == MI_SUCCESS) &&
+	return smfi_chgfrom(ctx, envelope, NULL);
+}
+
+static sfsistat change_sender(SMFICTX *ctx, const struct sender_change *change)
+{
+	if ((change->envelope[0] == '\0' || change_envelope(ctx, change) == MI_SUCCESS) &&
 	    (!change->header || change_header(ctx, change) == MI_SUCCESS))
 		return SMFIS_CONTINUE;
 	log_say(EV_WARNING, "the MTA did not take another sender: it must let milters change "
