@@ -27,6 +27,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <sys/eventfd.h>
@@ -100,10 +101,27 @@ static void *run_disk(void *arg)
 	return NULL;
 }
 
+/*
+ * libmilter hands each step of a session from thread to thread. As usual, who is woken
+ * preempts who wakes, and that costs a tenth of the messages per second; in a batch
+ * (sched(7)) the waker goes on and sleeps by itself. The share of the processor is the same.
+ * Its threads inherit this. What somebody chose outside stays, and where a sandbox forbids
+ * it, the unit chooses.
+ */
+static void schedule_as_batch(void)
+{
+	struct sched_param none;
+	int policy;
+
+	if (pthread_getschedparam(pthread_self(), &policy, &none) == 0 && policy == SCHED_OTHER)
+		(void)pthread_setschedparam(pthread_self(), SCHED_BATCH, &none);
+}
+
 static void *run_milter(void *arg)
 {
 	struct program *program = arg;
 
+	schedule_as_batch();
 	if (milter_run(program->live, program->quota, program->usage) < 0)
 		log_say(EV_FAULT, "libmilter gave up; its own message says why");
 	atomic_store(&program->milter_ended, true);
