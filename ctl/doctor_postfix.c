@@ -99,7 +99,8 @@ void doctor_postfix(struct doctor *doctor)
 		known |= strcmp(doctor->conf->queue_directories.item[i], queue) == 0;
 	if (!known)
 		doctor_add(doctor, DOCTOR_FAULT,
-			   "name it in queue_directories, then run relay365 reload",
+			   "name it in queue_directories, then run: systemctl restart "
+			   "relay365-tokend relay365-milter",
 			   "queue_directories does not name %s, which is Postfix's: no socket is "
 			   "there",
 			   queue);

@@ -14,6 +14,13 @@ static const struct {
 	{"submit", ctl_submit_socket}, /* not every machine runs it */
 };
 
+static void tell_restart(const char *name, const char *keys)
+{
+	if (keys[0] != '\0')
+		(void)printf("  but %s %s only when it starts: systemctl restart relay365-%s\n",
+			     keys, strchr(keys, ',') == NULL ? "counts" : "count", name);
+}
+
 static int reload_one(const char *name, const char *socket)
 {
 	struct err err = ERR_INIT;
@@ -22,6 +29,7 @@ static int reload_one(const char *name, const char *socket)
 
 	if (control_call(socket, "reload", NULL, NULL, CTL_TIMEOUT_MS, &answer, &err) == 0) {
 		(void)printf("relay365-%s has read the configuration again\n", name);
+		tell_restart(name, ctl_text(answer, "restart_for"));
 	} else {
 		(void)fprintf(stderr, "relay365-%s: %s\n", name, err.text);
 		status = err.class == ERR_TEMP ? CTL_TRY_LATER : CTL_CONFIG;

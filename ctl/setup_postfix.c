@@ -127,7 +127,7 @@ static int check_queue(struct work *work, const struct postfix_facts *facts, str
 	return err_set(
 		err, ERR_CONFIG,
 		"%s: queue_directories does not name this Postfix; set queue_directories = "
-		"[\"%s\"] and run relay365 reload",
+		"[\"%s\"] and run systemctl restart relay365-tokend relay365-milter",
 		work->ctl->conf->path, work->queue_dir);
 }
 

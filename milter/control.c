@@ -7,6 +7,7 @@
 #include "base/xalloc.h"
 #include "milter/fullest.h"
 #include "milter/milter.h"
+#include "conf/conf_reload.h"
 #include "proto/control.h"
 #include "proto/json_time.h"
 #include "quota/limits.h"
@@ -209,23 +210,14 @@ static int verb_limits(void *context, const struct kv_message *request, cJSON **
 	return 0;
 }
 
-int milter_control_reload(struct live *live, const char *who, char restart_r[256],
-			  struct err *err)
+int milter_control_reload(struct live *live, const char *who, struct err *err)
 {
-	struct log_line line;
-	int rc = live_reload(live, restart_r, err);
+	int rc = live_reload(live, err);
 	struct live_conf *now = live_get(live);
 
 	alarms_configure(live_conf(now));
+	conf_reload_log(rc < 0 ? NULL : live_conf(now), who, err);
 	live_put(&now);
-	log_begin(&line, EV_RELOAD, NULL);
-	log_str(&line, "result", rc < 0 ? "refused" : "ok");
-	log_str(&line, "by", who);
-	if (rc < 0)
-		log_str(&line, "text", err->text);
-	else if (restart_r[0] != '\0')
-		log_str(&line, "restart_for", restart_r);
-	log_end(&line);
 	return rc;
 }
 
@@ -233,14 +225,14 @@ static int verb_reload(void *context, const struct kv_message *request, cJSON **
 		       struct err *err)
 {
 	struct milter_control *control = context;
-	char restart[256];
+	struct live_conf *now;
 
 	(void)request;
-	if (milter_control_reload(control->live, "control", restart, err) < 0)
+	if (milter_control_reload(control->live, "control", err) < 0)
 		return -1;
-	*json_r = cJSON_CreateObject();
-	(void)cJSON_AddBoolToObject(*json_r, "reloaded", 1);
-	(void)cJSON_AddStringToObject(*json_r, "restart_for", restart);
+	now = live_get(control->live);
+	*json_r = conf_reload_answer(live_conf(now));
+	live_put(&now);
 	return 0;
 }
 

@@ -48,7 +48,6 @@ struct milter_control *milter_control_serve(struct loop *loop, struct live *live
 void milter_control_free(struct milter_control **control);
 
 /* Reads the configuration again and logs what came of it; who is the one who asked. */
-int milter_control_reload(struct live *live, const char *who, char restart_r[256],
-			  struct err *err);
+int milter_control_reload(struct live *live, const char *who, struct err *err);
 
 #endif

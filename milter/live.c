@@ -83,31 +83,7 @@ const struct conf *live_conf(const struct live_conf *conf)
 	return conf->conf;
 }
 
-/* Settings that are read once, when the program starts. */
-static void name_differences(const struct conf *a, const struct conf *b, char out[256])
-{
-	const struct {
-		const char *name;
-		bool same;
-	} fixed[] = {
-		{"milter_socket", strcmp(a->milter_socket, b->milter_socket) == 0},
-		{"milter_state_dir", strcmp(a->milter_state_dir, b->milter_state_dir) == 0},
-		{"milter_run_dir", strcmp(a->milter_run_dir, b->milter_run_dir) == 0},
-		{"control_group", strcmp(a->control_group, b->control_group) == 0},
-		{"log", a->log_to_stderr == b->log_to_stderr},
-		{"log_format", a->log_json == b->log_json},
-		{"log_debug", a->log_debug == b->log_debug},
-	};
-	size_t at = 0;
-
-	out[0] = '\0';
-	for (size_t i = 0; i < ARRAY_LEN(fixed); i++)
-		if (!fixed[i].same)
-			at += (size_t)snprintf(out + at, 256 - at, "%s%s", at == 0 ? "" : ", ",
-					       fixed[i].name);
-}
-
-int live_reload(struct live *live, char restart_r[256], struct err *err)
+int live_reload(struct live *live, struct err *err)
 {
 	struct quota_limit *limits;
 	struct live_conf *old;
@@ -117,8 +93,6 @@ int live_reload(struct live *live, char restart_r[256], struct err *err)
 	(void)pthread_mutex_lock(&live->reload);
 	conf = conf_load(live->now->conf->path, err);
 	if (conf != NULL) {
-		if (restart_r != NULL)
-			name_differences(live->now->conf, conf, restart_r);
 		limits = limits_from_conf(conf, &count);
 		quota_set_limits(live->quota, limits, count);
 		free(limits);

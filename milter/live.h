@@ -24,10 +24,7 @@ struct live_conf *live_get(struct live *live);
 void live_put(struct live_conf **conf);
 const struct conf *live_conf(const struct live_conf *conf);
 
-/*
- * Reads the file again. 0: it is in force; *restart_r (if not NULL) names the
- * settings that differ and need a restart, "" if none. -1: the old one stays.
- */
-int live_reload(struct live *live, char restart_r[256], struct err *err);
+/* Reads the file again. 0: it is in force. -1: the old one stays, err says why. */
+int live_reload(struct live *live, struct err *err);
 
 #endif

@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "base/sock.h"
 #include "base/xalloc.h"
+#include "conf/conf_reload.h"
 #include "milter/incidents.h"
 #include "quota/limits.h"
 #include "milter/milter.h"
@@ -259,7 +260,6 @@ static void block_signals(sigset_t *set)
 static void serve(struct program *program, const sigset_t *signals)
 {
 	struct err err = ERR_INIT;
-	char restart[256];
 	int sig;
 
 	for (;;) {
@@ -267,7 +267,7 @@ static void serve(struct program *program, const sigset_t *signals)
 			continue;
 		if (sig != SIGHUP)
 			return;
-		(void)milter_control_reload(program->live, "SIGHUP", restart, &err);
+		(void)milter_control_reload(program->live, "SIGHUP", &err);
 	}
 }
 
@@ -319,6 +319,7 @@ static NORETURN void run(const char *path)
 	}
 	log_open("relay365-milter", program.conf->log_to_stderr ? LOG_TO_STDERR : LOG_TO_SYSLOG,
 		 program.conf->log_json, program.conf->log_debug);
+	conf_reload_started(program.conf, CONF_MILTER);
 	log_start_writer();
 	if (start(&program, &err) < 0) {
 		log_say(EV_FAULT, "%s", err.text);

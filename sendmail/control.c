@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/sock.h"
 #include "base/xalloc.h"
+#include "conf/conf_reload.h"
 #include "proto/control.h"
 #include "proto/json_time.h"
 
@@ -37,15 +38,11 @@ static int verb_status(void *context, const struct kv_message *request, cJSON **
 
 int submit_control_reload(struct live *live, const char *who, struct err *err)
 {
-	struct log_line line;
 	int rc = live_reload(live, err);
+	struct live_conf *now = live_get(live);
 
-	log_begin(&line, EV_RELOAD, NULL);
-	log_str(&line, "result", rc < 0 ? "refused" : "ok");
-	log_str(&line, "by", who);
-	if (rc < 0)
-		log_str(&line, "text", err->text);
-	log_end(&line);
+	conf_reload_log(rc < 0 ? NULL : now->conf, who, err);
+	live_put(live, &now);
 	return rc;
 }
 
@@ -53,10 +50,15 @@ static int verb_reload(void *context, const struct kv_message *request, cJSON **
 		       struct err *err)
 {
 	struct submit_control *control = context;
+	struct live_conf *now;
 
 	(void)request;
-	(void)json_r;
-	return submit_control_reload(control->live, "control", err);
+	if (submit_control_reload(control->live, "control", err) < 0)
+		return -1;
+	now = live_get(control->live);
+	*json_r = conf_reload_answer(now->conf);
+	live_put(control->live, &now);
+	return 0;
 }
 
 static const struct control_verb verbs[] = {

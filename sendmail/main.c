@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/sock.h"
 #include "base/xalloc.h"
+#include "conf/conf_reload.h"
 #include "sendmail/control.h"
 #include "sendmail/session.h"
 
@@ -321,6 +322,8 @@ int main(int argc, char **argv)
 	if (conf != NULL)
 		log_open("relay365-submit", conf->log_to_stderr ? LOG_TO_STDERR : LOG_TO_SYSLOG,
 			 conf->log_json, conf->log_debug);
+	if (conf != NULL)
+		conf_reload_started(conf, CONF_SUBMIT);
 	submit.live = conf == NULL ? NULL : live_new(conf, &err);
 	if (submit.live == NULL) {
 		log_say(EV_FAULT, "%s", err.text);

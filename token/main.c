@@ -8,6 +8,7 @@
 #include "base/daemon.h"
 #include "base/log.h"
 #include "base/xalloc.h"
+#include "conf/conf_reload.h"
 #include "tls/tls.h"
 
 #include <errno.h>
@@ -252,6 +253,7 @@ int main(int argc, char **argv)
 	}
 	log_open("relay365-tokend", conf->log_to_stderr ? LOG_TO_STDERR : LOG_TO_SYSLOG,
 		 conf->log_json, conf->log_debug);
+	conf_reload_started(conf, CONF_TOKEND);
 	if (start(&tokend, conf, &err) < 0) {
 		log_say(EV_FAULT, "%s", err.text);
 		if (tokend.conf == NULL)

@@ -1,5 +1,7 @@
 #include "token/tokend.h"
 
+#include "conf/conf_reload.h"
+
 #include "alarm/alarm.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -166,14 +168,8 @@ void tokend_configure(struct tokend *tokend, struct conf *conf)
 int tokend_reload(struct tokend *tokend, const char *who, struct err *err)
 {
 	struct conf *conf = conf_load(tokend->conf->path, err);
-	struct log_line line;
 
-	log_begin(&line, EV_RELOAD, NULL);
-	log_str(&line, "result", conf == NULL ? "refused" : "ok");
-	log_str(&line, "by", who);
-	if (conf == NULL)
-		log_str(&line, "text", err->text);
-	log_end(&line);
+	conf_reload_log(conf, who, err);
 	if (conf == NULL)
 		return -1;
 	tokend_configure(tokend, conf);

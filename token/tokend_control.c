@@ -3,6 +3,8 @@
 
 #include "token/tokend.h"
 
+#include "conf/conf_reload.h"
+
 #include "alarm/alarm.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -127,9 +129,13 @@ static int verb_reset(void *context, const struct kv_message *request, cJSON **j
 static int verb_reload(void *context, const struct kv_message *request, cJSON **json_r,
 		       struct err *err)
 {
+	struct tokend *tokend = context;
+
 	(void)request;
-	(void)json_r;
-	return tokend_reload(context, "control", err);
+	if (tokend_reload(tokend, "control", err) < 0)
+		return -1;
+	*json_r = conf_reload_answer(tokend->conf);
+	return 0;
 }
 
 const struct control_verb tokend_verbs[] = {

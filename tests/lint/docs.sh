@@ -97,6 +97,15 @@ awk '
 ' $page | sort >"$work/page"
 differ key $conf $page
 
+starts=lib/conf/conf_reload.c
+sed -n 's/^\t{"\([a-z_]*\)", CONF_.*/\1/p' $starts | sort >"$work/table"
+awk '
+	/^These keys count only when/ { inside = 1; next }
+	inside && /^\.Ic / { print $2; next }
+	!/^and$/ { inside = 0 }
+' $page | sort >"$work/page"
+differ 'key that counts at the start' $starts $page
+
 # --- events ---
 
 events=lib/base/events.def

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "base/buf.h"
+#include "conf/conf_reload.h"
 #include "conf/conf_table.h"
 #include "test_conf_kit.h"
 
@@ -306,6 +307,51 @@ static void test_table(void **state)
 	assert_null(conf_key_alike(CONF_TENANT, ""));
 }
 
+/* ---- what counts at the start only ---- */
+
+static void test_reload(void **state)
+{
+	static const struct {
+		const char *text;
+		const char *tokend, *milter, *submit;
+	} cases[] = {
+		{"", "", "", ""},
+		{"shadow = true\n", "", "", ""},
+		{"log = \"stderr\"\n", "log", "log", "log"},
+		{"log_format = \"json\"\nlog_debug = true\n", "log_format, log_debug",
+		 "log_format, log_debug", "log_format, log_debug"},
+		{"queue_directories = []\n", "queue_directories", "queue_directories", ""},
+		{"queue_directories = [\"/var/spool\", \"/postfix\"]\n", "queue_directories",
+		 "queue_directories", ""},
+		{"queue_directories = [\"/var/spool/postfix\"]\n", "", "", ""},
+		{"state_dir = \"/a\"\nrun_dir = \"/b\"\n", "state_dir, run_dir", "", ""},
+		{"milter_state_dir = \"/a\"\nmilter_run_dir = \"/b\"\n", "",
+		 "milter_state_dir, milter_run_dir", ""},
+		{"milter_socket = \"inet:8365@127.0.0.1\"\n", "", "milter_socket", ""},
+		{"submit_run_dir = \"/a\"\nsubmit_listen = \"127.0.0.1:10587\"\n", "", "",
+		 "submit_run_dir, submit_listen"},
+		{"control_group = \"adm\"\n", "control_group", "control_group", "control_group"},
+	};
+	static const enum conf_daemon daemons[] = {CONF_TOKEND, CONF_MILTER, CONF_SUBMIT};
+	struct conf *first = load_good(TENANT MAILBOX);
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		const char *const wanted[] = {cases[i].tokend, cases[i].milter, cases[i].submit};
+		char text[2000], restart[CONF_RESTART_MAX];
+		struct conf *conf;
+
+		(void)snprintf(text, sizeof(text), "%s%s", cases[i].text, TENANT MAILBOX);
+		conf = load_good(text);
+		for (size_t d = 0; d < ARRAY_LEN(daemons); d++) {
+			conf_reload_started(first, daemons[d]);
+			assert_string_equal(conf_reload_restart_for(conf, restart), wanted[d]);
+		}
+		conf_free(&conf);
+	}
+	conf_free(&first);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -313,6 +359,7 @@ int main(void)
 		IN_TEMP(test_values),	       IN_TEMP(test_clouds),
 		IN_TEMP(test_clouds_of_users), cmocka_unit_test(test_transaction_recipients),
 		IN_TEMP(test_many_mailboxes),  cmocka_unit_test(test_table),
+		IN_TEMP(test_reload),
 	};
 
 	return cmocka_run_group_tests_name("conf", tests, NULL, NULL);
