@@ -38,6 +38,7 @@ static void on_tick(struct loop_timer *timer)
 	for (size_t i = 0; i < tokend->mailboxes; i++)
 		mailbox_watch_use(tokend->mailbox[i]);
 	alarms_tick();
+	tokend_open_missing_sockets(tokend);
 	if (clock_boot_ms() >= tokend->calendar_at_boot_ms) {
 		calendar_look(tokend->calendar, tokend->conf, tokend->identity,
 			      tokend->identities, clock_wall_ms());
@@ -46,80 +47,11 @@ static void on_tick(struct loop_timer *timer)
 	loop_timer_in(tokend->loop, timer, TICK_MS);
 }
 
-typedef struct stream_server *serve_fn(struct tokend *tokend, const char *path, gid_t group,
-				       struct err *err);
-
-static int serve_at(struct tokend *tokend, serve_fn *serve, const char *folder, const char *name,
-		    gid_t group, struct err *err)
-{
-	char *path;
-
-	if (tokend->servers == TOKEND_SERVERS_MAX)
-		return err_set(err, ERR_CONFIG,
-			       "more than %d sockets: too many queue_directories",
-			       TOKEND_SERVERS_MAX);
-	path = xasprintf("%s/%s", folder, name);
-	tokend->server[tokend->servers] = serve(tokend, path, group, err);
-	free(path);
-	return tokend->server[tokend->servers++] == NULL ? -1 : 0;
-}
-
-static gid_t control_group(const struct conf *conf)
-{
-	return conf->control_group[0] == '\0' ? (gid_t)-1 : sock_group(conf->control_group);
-}
-
-static int open_control(struct tokend *tokend, struct err *err)
-{
-	const struct conf *conf = tokend->conf;
-	gid_t admins = control_group(conf);
-	char *path;
-
-	if (conf->control_group[0] != '\0' && admins == (gid_t)-1)
-		return err_set(err, ERR_CONFIG, "%s: there is no group \"%s\" (control_group)",
-			       conf->path, conf->control_group);
-	path = xasprintf("%s/control", conf->run_dir);
-	tokend->control = control_serve(tokend->loop, path, admins, tokend_verbs, tokend, err);
-	free(path);
-	return tokend->control == NULL ? -1 : 0;
-}
-
-/*
- * Control first, since it makes the run folder for its group; then token and
- * map sockets there and in each queue directory.
- */
-static int open_sockets(struct tokend *tokend, struct err *err)
-{
-	const struct conf *conf = tokend->conf;
-	gid_t postfix = sock_group("postfix");
-	int result = 0;
-
-	if (open_control(tokend, err) < 0 ||
-	    serve_at(tokend, token_socket_serve, conf->run_dir, "token",
-		     sock_group_to_give("relay365s"), err) < 0 ||
-	    serve_at(tokend, token_socket_serve_priority, conf->run_dir, "token-priority",
-		     sock_group_to_give("relay365s"), err) < 0)
-		return -1;
-	for (size_t i = 0; i < conf->queue_directories.count && result == 0; i++) {
-		char *path = xasprintf("%s/relay365", conf->queue_directories.item[i]);
-
-		if (serve_at(tokend, token_socket_serve, path, "token", postfix, err) < 0 ||
-		    serve_at(tokend, token_socket_serve_priority, path, "token-priority", postfix,
-			     err) < 0 ||
-		    serve_at(tokend, map_socket_serve, path, "map", postfix, err) < 0)
-			result = -1;
-		free(path);
-	}
-	return result;
-}
-
 static void clean_up(struct tokend *tokend)
 {
 	if (tokend->book != NULL)
 		lease_book_freeze(tokend->book);
-	for (size_t i = 0; i < tokend->servers; i++)
-		stream_server_free(&tokend->server[i]);
-	control_server_free(&tokend->control);
+	tokend_close_sockets(tokend);
 	for (size_t i = 0; i < tokend->mailboxes; i++)
 		mailbox_free(&tokend->mailbox[i]);
 	tokend_free_sign_ins(tokend);
@@ -151,7 +83,7 @@ static int open_memory(struct tokend *tokend, const struct conf *conf, struct er
 	char *leases = xasprintf("%s/leases", conf->run_dir);
 	char *memo = xasprintf("%s/memo", conf->run_dir);
 
-	if (sock_make_folder(leases, control_group(conf), err) == 0)
+	if (sock_make_folder(leases, tokend_control_group(conf), err) == 0)
 		tokend->book = lease_book_open(leases, err);
 	if (tokend->book != NULL)
 		tokend->memo = memo_open(memo, err);
@@ -223,7 +155,7 @@ static int start(struct tokend *tokend, struct conf *conf, struct err *err)
 		return -1;
 	tokend_configure(tokend, conf);
 	lease_book_each_left(tokend->book, on_left, tokend);
-	if (open_sockets(tokend, err) < 0)
+	if (tokend_open_sockets(tokend, err) < 0)
 		return -1;
 	tokend->tick.due = on_tick;
 	tokend->tick.owner = tokend;

@@ -14,8 +14,6 @@
 #include "conf/conf.h"
 #include "proto/control.h"
 
-#define TOKEND_SERVERS_MAX 64 /* token and map sockets: one of each in every queue directory */
-
 struct tokend {
 	struct loop *loop;
 	struct http *http;
@@ -34,15 +32,27 @@ struct tokend {
 	size_t identities;
 	struct mailbox **mailbox; /* one for each mailbox that ever was in the configuration */
 	size_t mailboxes;
-	struct mailbox **of_conf; /* those of conf's mailboxes, in their order */
-	struct stream_server *server[TOKEND_SERVERS_MAX];
-	size_t servers;
+	struct mailbox **of_conf;     /* those of conf's mailboxes, in their order */
+	struct tokend_socket *socket; /* tokend_sockets.c: token and map sockets */
+	size_t sockets;
 	struct control_server *control;
 	struct loop_timer tick;
 	int64_t started_wall_ms;
 	uid_t *token_uid; /* conf's token_users, looked up when the configuration is read */
 	size_t token_uids;
 };
+
+/*
+ * tokend_sockets.c: control, token and map sockets, in the run folder and in each queue
+ * directory. Of several queue directories some may be missing, and others go on: they are
+ * tried again. -1: it can't serve, err says why.
+ */
+int tokend_open_sockets(struct tokend *tokend, struct err *err);
+void tokend_open_missing_sockets(struct tokend *tokend);
+void tokend_close_sockets(struct tokend *tokend);
+
+/* The group that may use the command, or (gid_t)-1. */
+gid_t tokend_control_group(const struct conf *conf);
 
 /* tokend.c: makes identities and mailboxes as conf says; called again after a reload. */
 void tokend_configure(struct tokend *tokend, struct conf *conf);

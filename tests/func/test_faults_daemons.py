@@ -2,6 +2,7 @@
 goes on by itself, and comes once."""
 
 import contextlib
+import os
 import smtplib
 import sqlite3
 
@@ -12,6 +13,7 @@ import lab as laboratory
 import letters as letters_module
 import procs
 import small_disk
+import token_client
 
 pytestmark = pytest.mark.needs_build
 
@@ -392,3 +394,23 @@ def test_milter_starts_on_a_full_disk(lab, milter_disk):
     letters.send()
     letters.check_arrived()
     check_milter_ledger(lab, letters)
+
+
+def test_a_queue_directory_comes_later(lab):
+    """One Postfix instance that is not there keeps no other from its token."""
+    late = lab.folder + "/late"
+    lab.configure(queue_directories=[late, lab.queue_dir], milter_socket="inet:1@127.0.0.1")
+    lab.tokend.start()
+    lab.tokend.wait_log("mail in the queue directory %s waits: cannot make the folder" % late)
+    assert token_client.ask(lab.queue_dir + "/relay365/token")["status"] == "ok"
+    os.mkdir(late)
+    lab.tokend.wait_log("%s/relay365/map is served now" % late, timeout=30)
+    assert token_client.ask(late + "/relay365/token")["status"] == "ok"
+
+
+def test_no_queue_directory_at_all(lab):
+    lab.configure(queue_directories=[lab.folder + "/never", lab.folder + "/nor"],
+                  milter_socket="inet:1@127.0.0.1")
+    lab.tokend.start(wait=False)
+    assert lab.tokend.expect_end() == 78
+    assert 'fault text="cannot make the folder' in lab.tokend.log()
