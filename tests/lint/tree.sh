@@ -22,8 +22,8 @@ done
 # shellcheck disable=SC2086 # a list of folders
 find $roots \
 	\( -name .deps -o -name __pycache__ -o -name .pytest_cache -o -path contrib/build-aux \
-	-o -path contrib/m4 \) -prune -o -type f -size +0 ! -name '*.o' ! -name '*.log' \
-	! -name '*.trs' -print | sort >"$work/all"
+	-o -path contrib/m4 -o -path ctl/handover_text.h \) -prune -o -type f -size +0 \
+	! -name '*.o' ! -name '*.log' ! -name '*.trs' -print | sort >"$work/all"
 # Text only: a binary file would match by chance.
 xargs grep -lI . <"$work/all" >"$work/text" || true
 grep '\.[ch]$' "$work/text" >"$work/c"
