@@ -14,29 +14,33 @@ static void doctor_unseen(struct doctor *doctor)
 		   "audit script of relay365 setup tenant lists them");
 }
 
+/* What a check looks at: the machine, or each Postfix instance by itself. */
+enum scope { ONCE, EACH };
+
 static const struct check {
 	const char *id;
 	const char *title;
 	void (*run)(struct doctor *doctor);
+	enum scope scope;
 } checks[] = {
-	{"configuration", "relay365.conf", doctor_configuration},
-	{"files", "keys and secrets", doctor_files},
-	{"daemons", "daemons", doctor_daemons},
-	{"clock", "clock", doctor_clock},
-	{"tokens", "access tokens", doctor_tokens},
-	{"postfix", "Postfix", doctor_postfix},
-	{"wiring", "relay365 in Postfix", doctor_wiring},
-	{"plugin", "SASL plugin", doctor_plugin},
-	{"sendmail", "relay365 in Sendmail", doctor_sendmail},
-	{"sockets", "sockets, as Postfix sees them", doctor_sockets},
-	{"server", "the way to Office 365", doctor_server},
-	{"sign-in", "signing in", doctor_sign_in},
-	{"mailboxes", "mailboxes", doctor_mailboxes},
-	{"settings", "settings of Postfix that hurt", doctor_settings},
-	{"domains", "SPF, DKIM, DMARC", doctor_domains},
-	{"limits", "limits", doctor_limits},
-	{"send", "a real message", doctor_send},
-	{"unseen", "not proven", doctor_unseen},
+	{"configuration", "relay365.conf", doctor_configuration, ONCE},
+	{"files", "keys and secrets", doctor_files, ONCE},
+	{"daemons", "daemons", doctor_daemons, ONCE},
+	{"clock", "clock", doctor_clock, ONCE},
+	{"tokens", "access tokens", doctor_tokens, ONCE},
+	{"postfix", "Postfix", doctor_postfix, ONCE},
+	{"wiring", "relay365 in Postfix", doctor_wiring, EACH},
+	{"plugin", "SASL plugin", doctor_plugin, EACH},
+	{"sendmail", "relay365 in Sendmail", doctor_sendmail, ONCE},
+	{"sockets", "sockets, as Postfix sees them", doctor_sockets, EACH},
+	{"server", "the way to Office 365", doctor_server, ONCE},
+	{"sign-in", "signing in", doctor_sign_in, ONCE},
+	{"mailboxes", "mailboxes", doctor_mailboxes, ONCE},
+	{"settings", "settings of Postfix that hurt", doctor_settings, EACH},
+	{"domains", "SPF, DKIM, DMARC", doctor_domains, ONCE},
+	{"limits", "limits", doctor_limits, ONCE},
+	{"send", "a real message", doctor_send, ONCE},
+	{"unseen", "not proven", doctor_unseen, ONCE},
 };
 
 static const char *const words[] = {"ok", "not proven", "warning", "fault"};
@@ -50,6 +54,19 @@ static char *plain(const char *text)
 		if (!isprint((unsigned char)*at))
 			*at = ' ';
 	return copy;
+}
+
+/* With several Postfix instances: of which one. The caller frees. */
+static char *whose(const struct doctor *doctor, const char *evidence)
+{
+	char *text, *shown;
+
+	if (doctor->looks_at == NULL)
+		return plain(evidence);
+	text = xasprintf("%s: %s", doctor->looks_at, evidence);
+	shown = plain(text);
+	free(text);
+	return shown;
 }
 
 void doctor_add(struct doctor *doctor, enum verdict verdict, const char *action, const char *fmt,
@@ -67,7 +84,7 @@ void doctor_add(struct doctor *doctor, enum verdict verdict, const char *action,
 	finding = &doctor->finding[doctor->findings++];
 	finding->check = doctor->current;
 	finding->verdict = verdict;
-	finding->evidence = plain(evidence);
+	finding->evidence = whose(doctor, evidence);
 	finding->action = plain(action == NULL ? "" : action);
 }
 
@@ -192,10 +209,22 @@ static void clear(struct doctor *doctor)
 		free(doctor->finding[i].action);
 	}
 	free(doctor->finding);
-	setup_facts_clear(&doctor->facts);
+	doctor_clear_instances(doctor);
 	buf_clear(&doctor->transcript);
 	cJSON_Delete(doctor->tokend);
 	cJSON_Delete(doctor->milter);
+}
+
+static void run(struct doctor *doctor, const struct check *check)
+{
+	doctor->current = check->id;
+	for (size_t i = 0; check->scope == EACH && i < doctor->instances; i++) {
+		doctor_look_at(doctor, &doctor->instance[i]);
+		check->run(doctor);
+	}
+	doctor_look_at(doctor, NULL);
+	if (check->scope == ONCE)
+		check->run(doctor);
 }
 
 static int report(const struct doctor *doctor, bool json, bool nagios)
@@ -237,10 +266,8 @@ int ctl_doctor(const struct ctl *ctl)
 		doctor_add(&doctor, DOCTOR_FAULT, "mend the file; relay365 check reads it again",
 			   "%s", err.text);
 	}
-	for (size_t i = 0; conf != NULL && i < ARRAY_LEN(checks); i++) {
-		doctor.current = checks[i].id;
-		checks[i].run(&doctor);
-	}
+	for (size_t i = 0; conf != NULL && i < ARRAY_LEN(checks); i++)
+		run(&doctor, &checks[i]);
 	status = report(&doctor, ctl->json, nagios);
 	clear(&doctor);
 	conf_free(&conf);

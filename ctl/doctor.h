@@ -23,19 +23,26 @@ struct finding {
 	char *action; /* "" when there is nothing to do */
 };
 
+/* A Postfix that delivers through relay365: postmulti(1) makes several on one machine. */
+struct doctor_instance {
+	char *config_dir;
+	struct setup_facts facts;
+};
+
 struct doctor {
 	const struct conf *conf; /* NULL: it could not be read */
 	const char *conf_path;
-	const char *config_dir;	  /* of Postfix; NULL: where Postfix looks */
+	const char *config_dir;	  /* the only Postfix to look at; NULL: those of conf */
 	const char *sendmail_dir; /* of Sendmail; NULL: /etc/mail */
 	const char *send_to;	  /* NULL: no message is sent */
 	bool verbose;		  /* transcripts are kept */
 
 	/* What the checks learn, for those that follow. */
-	struct setup_facts facts;
-	struct postfix_facts postfix;
-	bool has_postfix;
-	cJSON *tokend; /* NULL: it does not answer */
+	struct doctor_instance *instance;
+	size_t instances;
+	const char *looks_at; /* with several, the folder of the one that is looked at; or NULL */
+	struct postfix_facts postfix; /* of it, else of the first; unset when there is none */
+	cJSON *tokend;		      /* NULL: it does not answer */
 	cJSON *milter;
 	struct buf transcript;
 
@@ -63,6 +70,9 @@ void doctor_tokens(struct doctor *doctor);
 void doctor_mailboxes(struct doctor *doctor);
 void doctor_limits(struct doctor *doctor);
 /* doctor_postfix.c */
+/* What is looked at from now on: this instance, or NULL: the machine, with the first of them. */
+void doctor_look_at(struct doctor *doctor, const struct doctor_instance *instance);
+void doctor_clear_instances(struct doctor *doctor);
 void doctor_postfix(struct doctor *doctor);
 void doctor_wiring(struct doctor *doctor);
 void doctor_plugin(struct doctor *doctor);

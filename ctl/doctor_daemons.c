@@ -109,7 +109,7 @@ void doctor_sockets(struct doctor *doctor)
 	char *queue, *owner;
 	bool chrooted;
 
-	if (!doctor->has_postfix || doctor_failed(doctor, "daemons"))
+	if (doctor_failed(doctor, "daemons"))
 		return;
 	owner = facts_value(doctor->postfix.expanded, "mail_owner");
 	queue = facts_value(doctor->postfix.expanded, "queue_directory");

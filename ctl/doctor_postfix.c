@@ -15,22 +15,81 @@ enum { ENVIRONMENT_MAX = 64 * 1024 };
 
 /* ---- is there a Postfix, and does it run ---- */
 
-static char *config_dir(const struct doctor *doctor)
+/* Where Postfix looks by itself; the caller frees. NULL: there is no Postfix. */
+static char *usual_config_dir(void)
 {
 	const char *const args[] = {"-dh", "config_directory", NULL};
 	struct buf text = BUF_INIT(4096);
-	struct err err = ERR_INIT;
-	char *found;
+	char *found = NULL;
 
-	if (doctor->config_dir != NULL)
-		return xstrdup(doctor->config_dir);
-	if (doctor->conf->queue_directories.count == 0)
-		return NULL; /* it delivers with Sendmail */
-	found = instance_config_dir(doctor->conf->queue_directories.item[0], &err);
-	if (found == NULL && instance_run(NULL, "postconf", args, NULL, &text, &err) == 0)
+	if (instance_run(NULL, "postconf", args, NULL, &text, NULL) == 0)
 		found = xstrndup(buf_text(&text), strcspn(buf_text(&text), "\n"));
 	buf_clear(&text);
 	return found;
+}
+
+/* Takes config_dir over. */
+static void add_instance(struct doctor *doctor, char *config_dir)
+{
+	struct doctor_instance *instance;
+	struct err err = ERR_INIT;
+
+	doctor->instance =
+		xreallocarray(doctor->instance, doctor->instances + 1, sizeof(*doctor->instance));
+	instance = &doctor->instance[doctor->instances];
+	*instance = (struct doctor_instance){.config_dir = config_dir};
+	if (setup_facts_read(config_dir, &instance->facts, &err) == 0) {
+		doctor->instances++;
+		return;
+	}
+	doctor_add(doctor, DOCTOR_FAULT, "mend Postfix's configuration", "%s", err.text);
+	setup_facts_clear(&instance->facts);
+	free(config_dir);
+}
+
+/* Those of the configuration. A single queue directory may not be Postfix's: look at that. */
+static void find_instances(struct doctor *doctor)
+{
+	const struct conf_list *queues = &doctor->conf->queue_directories;
+
+	if (doctor->config_dir != NULL) {
+		add_instance(doctor, xstrdup(doctor->config_dir));
+		return;
+	}
+	for (size_t i = 0; i < queues->count; i++) {
+		struct err err = ERR_INIT;
+		char *found = instance_config_dir(queues->item[i], &err);
+
+		if (found == NULL && queues->count == 1)
+			found = usual_config_dir();
+		if (found != NULL)
+			add_instance(doctor, found);
+		else if (queues->count > 1)
+			doctor_add(doctor, DOCTOR_FAULT,
+				   "correct queue_directories; postmulti -l lists the instances",
+				   "queue_directories has %s, and no Postfix does: %s",
+				   queues->item[i], err.text);
+	}
+}
+
+void doctor_look_at(struct doctor *doctor, const struct doctor_instance *instance)
+{
+	static const struct postfix_facts none;
+
+	doctor->looks_at =
+		instance != NULL && doctor->instances > 1 ? instance->config_dir : NULL;
+	if (instance == NULL && doctor->instances > 0)
+		instance = &doctor->instance[0];
+	doctor->postfix = instance == NULL ? none : setup_facts_view(&instance->facts);
+}
+
+void doctor_clear_instances(struct doctor *doctor)
+{
+	for (size_t i = 0; i < doctor->instances; i++) {
+		setup_facts_clear(&doctor->instance[i].facts);
+		free(doctor->instance[i].config_dir);
+	}
+	free(doctor->instance);
 }
 
 /* The process id of master(8), or 0. */
@@ -74,29 +133,14 @@ static void check_running(struct doctor *doctor)
 	free(name);
 }
 
-void doctor_postfix(struct doctor *doctor)
+static void check_queue(struct doctor *doctor)
 {
-	char *folder = config_dir(doctor);
-	char *queue;
-	struct err err = ERR_INIT;
+	const struct conf_list *queues = &doctor->conf->queue_directories;
+	char *queue = facts_value(doctor->postfix.expanded, "queue_directory");
 	bool known = false;
 
-	if (folder == NULL) {
-		doctor_add(doctor, DOCTOR_UNPROVEN, NULL,
-			   "there is no Postfix, or queue_directories = [] says so");
-		return;
-	}
-	if (setup_facts_read(folder, &doctor->facts, &err) < 0) {
-		doctor_add(doctor, DOCTOR_FAULT, "mend Postfix's configuration", "%s", err.text);
-		free(folder);
-		return;
-	}
-	free(folder);
-	doctor->postfix = setup_facts_view(&doctor->facts);
-	doctor->has_postfix = true;
-	queue = facts_value(doctor->postfix.expanded, "queue_directory");
-	for (size_t i = 0; i < doctor->conf->queue_directories.count; i++)
-		known |= strcmp(doctor->conf->queue_directories.item[i], queue) == 0;
+	for (size_t i = 0; i < queues->count; i++)
+		known |= strcmp(queues->item[i], queue) == 0;
 	if (!known)
 		doctor_add(doctor, DOCTOR_FAULT,
 			   "name it in queue_directories, then run: systemctl restart "
@@ -105,7 +149,21 @@ void doctor_postfix(struct doctor *doctor)
 			   "there",
 			   queue);
 	free(queue);
-	check_running(doctor);
+}
+
+void doctor_postfix(struct doctor *doctor)
+{
+	size_t before = doctor->findings;
+
+	find_instances(doctor);
+	if (doctor->instances == 0 && doctor->findings == before)
+		doctor_add(doctor, DOCTOR_UNPROVEN, NULL,
+			   "there is no Postfix, or queue_directories = [] says so");
+	for (size_t i = 0; i < doctor->instances; i++) {
+		doctor_look_at(doctor, &doctor->instance[i]);
+		check_queue(doctor);
+		check_running(doctor);
+	}
 }
 
 /* ---- what postconf says ---- */
@@ -129,8 +187,6 @@ void doctor_wiring(struct doctor *doctor)
 {
 	struct judging judging = {doctor, 0};
 
-	if (!doctor->has_postfix)
-		return;
 	check_wiring(doctor->conf, &doctor->postfix, on_finding, &judging);
 	if (judging.count == 0)
 		doctor_add(doctor, DOCTOR_OK, NULL,
@@ -141,8 +197,6 @@ void doctor_settings(struct doctor *doctor)
 {
 	struct judging judging = {doctor, 0};
 
-	if (!doctor->has_postfix)
-		return;
 	check_settings(doctor->conf, &doctor->postfix, on_finding, &judging);
 	if (judging.count == 0)
 		doctor_add(doctor, DOCTOR_OK, NULL, "none found");
@@ -252,8 +306,6 @@ void doctor_plugin(struct doctor *doctor)
 	char *environment, *plugin = NULL;
 	const char *path;
 
-	if (!doctor->has_postfix)
-		return;
 	environment = facts_value(doctor->postfix.expanded, "import_environment");
 	path = strstr(environment, "SASL_PATH=");
 	if (path != NULL)

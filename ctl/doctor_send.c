@@ -116,7 +116,7 @@ void doctor_send(struct doctor *doctor)
 	char message_id[96], said[LINE_SIZE] = "", *message, *path = NULL;
 	FILE *log = NULL;
 
-	if (doctor->send_to != NULL && doctor->has_postfix)
+	if (doctor->send_to != NULL && doctor->instances > 0)
 		log = open_log(doctor, &path);
 	if (log != NULL) {
 		const char *const argv[] = {"sendmail", "-C", config,	       "-i", "-f",

@@ -70,7 +70,7 @@ static void check_cf(struct doctor *doctor, const char *cf)
 	char *socket;
 
 	if (mailer == NULL) {
-		if (!doctor->has_postfix)
+		if (doctor->instances == 0)
 			doctor_add(doctor, DOCTOR_WARNING, HOW,
 				   "Sendmail does not deliver through relay365");
 		return;
@@ -96,7 +96,7 @@ void doctor_sendmail(struct doctor *doctor)
 	struct err err = ERR_INIT;
 
 	if (access(path, F_OK) < 0) {
-		if (!doctor->has_postfix)
+		if (doctor->instances == 0)
 			doctor_add(doctor, DOCTOR_UNPROVEN, NULL, "there is no %s either", path);
 	} else if (file_read(path, &cf, &err) < 0) {
 		doctor_add(doctor, DOCTOR_UNPROVEN, "run this as root", "%s", err.text);

@@ -11,6 +11,7 @@ import pytest
 
 import flow
 import lab as laboratory
+import postfix
 import procs
 
 pytestmark = pytest.mark.needs_build
@@ -433,6 +434,28 @@ def test_what_is_well(lab):
                           "limits", "send"}
     assert flow.accepted(lab) == 1
     assert lab.sim.state()["smtp"]["violations"] == []
+
+
+def test_each_postfix_instance(lab):
+    """Two of them; the second is not wired, and then is not there."""
+    box = Clinic(lab).box
+
+    def look(second):
+        lab.configure(mailboxes=MAILBOX, queue_directories=[box.queue_dir, second],
+                      milter_socket="unix:%s/relay365m/milter" % box.queue_dir)
+        return lab.relay365("doctor", status=1).stdout
+
+    with postfix.PostfixInstance(lab.folder + "/out") as out:
+        text = look(out.queue_dir)
+    assert text.startswith("Fault: %s: " % out.config)
+    assert "master.cf has no service relay365-relay" in text.splitlines()[0]
+    for config in box.config, out.config:
+        assert re.search(r"^  ok +Postfix: %s: Postfix .* runs" % config, text, re.M)
+    assert re.search(r"^  ok +relay365 in Postfix: %s: services" % box.config, text, re.M)
+    assert "%s/relay365/map" % out.queue_dir in text
+    text = look(lab.folder + "/nobody")
+    assert text.startswith("Fault: queue_directories has %s/nobody, and no Postfix does: " % lab.folder)
+    assert re.search(r"^  ok +Postfix: Postfix .* runs", text, re.M), "one is left"
 
 
 def test_secret_that_systemd_hands_over(lab):
