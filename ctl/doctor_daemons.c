@@ -3,6 +3,7 @@
 #include "base/sock.h"
 #include "base/xalloc.h"
 #include "explain/explain.h"
+#include "postfix/generate.h"
 #include "proto/control.h"
 
 #include <errno.h>
@@ -106,13 +107,14 @@ static void try_socket(struct doctor *doctor, const char *queue, bool chrooted,
 void doctor_sockets(struct doctor *doctor)
 {
 	const struct passwd *user;
-	char *queue, *owner;
+	char *queue, *owner, *milter;
 	bool chrooted;
 
 	if (doctor_failed(doctor, "daemons"))
 		return;
 	owner = facts_value(doctor->postfix.expanded, "mail_owner");
 	queue = facts_value(doctor->postfix.expanded, "queue_directory");
+	milter = generate_milter(doctor->conf, queue);
 	user = getpwnam(owner);
 	chrooted = facts_chroot(doctor->postfix.services, CONF_TRANSPORT_PREFIX "relay",
 				"unix") == 'y' ||
@@ -123,12 +125,12 @@ void doctor_sockets(struct doctor *doctor)
 	} else {
 		try_socket(doctor, queue, chrooted, user, "relay365/token", "relay365-tokend");
 		try_socket(doctor, queue, chrooted, user, "relay365/map", "relay365-tokend");
-		if (doctor->conf->milter_socket[0] == '\0' ||
-		    strstr(doctor->conf->milter_socket, "relay365m/milter") != NULL)
+		if (strncmp(milter, "unix:", 5) == 0 && milter[5] != '/')
 			try_socket(doctor, queue,
 				   facts_chroot(doctor->postfix.services, "smtp", "inet") == 'y',
-				   user, "relay365m/milter", "relay365-milter");
+				   user, milter + 5, "relay365-milter");
 	}
+	free(milter);
 	free(queue);
 	free(owner);
 }

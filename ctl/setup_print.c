@@ -48,7 +48,7 @@ int setup_print(const struct ctl *ctl)
 		(void)printf("# ---- master.cf ----\n%s\n# ---- main.cf ----\n", buf_text(&text));
 	}
 	buf_clear(&text);
-	generate_main(ctl->conf, each_parameter, &output);
+	generate_main(ctl->conf, NULL, each_parameter, &output);
 	path = xasprintf("%s/sender_transport", folder);
 	generate_sender_transport(ctl->conf, &text);
 	print_file(&output, files, path, &text);

@@ -124,13 +124,26 @@ static void check_milter_list(const struct checking *check, const char *name, co
 }
 
 /* smtpd(8) in a chroot finds nothing by a path from the root. */
+/* How this Postfix names the milter; the caller frees. */
+static char *milter_of(const struct conf *conf, const struct postfix_facts *facts)
+{
+	char *queue = facts_value(facts->expanded, "queue_directory");
+	char *name = generate_milter(conf, queue);
+
+	free(queue);
+	return name;
+}
+
 static void check_milter_path(const struct checking *check)
 {
 	if (strncmp(check->milter, "unix:/", 6) == 0 &&
 	    facts_chroot(check->facts->services, "smtp", "inet") == 'y')
 		find(check, CHECK_FAULT,
 		     xasprintf("smtpd(8) is chrooted and can't reach %s", check->milter),
-		     "leave milter_socket unset, so that the socket is in the queue directory");
+		     check->conf->queue_directories.count > 1
+			     ? "set milter_socket to a network address: inet:8365@127.0.0.1"
+			     : "leave milter_socket unset, so that the socket is in the queue "
+			       "directory");
 }
 
 static void check_milters(const struct checking *check)
@@ -158,7 +171,7 @@ static void check_milters(const struct checking *check)
 void check_wiring(const struct conf *conf, const struct postfix_facts *facts,
 		  check_finding *finding, void *arg)
 {
-	struct checking check = {conf, facts, finding, arg, generate_milter(conf)};
+	struct checking check = {conf, facts, finding, arg, milter_of(conf, facts)};
 
 	check_services(&check);
 	check_route(&check);
@@ -382,7 +395,7 @@ static void check_rewriting(const struct checking *check)
 void check_settings(const struct conf *conf, const struct postfix_facts *facts,
 		    check_finding *finding, void *arg)
 {
-	struct checking check = {conf, facts, finding, arg, generate_milter(conf)};
+	struct checking check = {conf, facts, finding, arg, milter_of(conf, facts)};
 	char *proxy = facts_value(facts->expanded, "smtpd_proxy_filter");
 
 	check_open_relay(&check);

@@ -147,10 +147,10 @@ static char *inet_name(const char *given)
 			 at + 1, (int)(at - given), given);
 }
 
-char *generate_milter(const struct conf *conf)
+char *generate_milter(const struct conf *conf, const char *queue_directory)
 {
 	const char *socket = conf->milter_socket;
-	const char *path = strchr(socket, '/');
+	const char *path = strchr(socket, '/'), *rest = NULL;
 
 	if (socket[0] == '\0')
 		return xstrdup("unix:relay365m/milter");
@@ -161,22 +161,20 @@ char *generate_milter(const struct conf *conf)
 	if (path == NULL || (path != socket && strncmp(socket, "unix:/", 6) != 0 &&
 			     strncmp(socket, "local:/", 7) != 0))
 		return xstrdup(socket);
-	for (size_t i = 0; i < conf->queue_directories.count; i++) {
-		const char *rest = inside(path, conf->queue_directories.item[i]);
-
-		if (rest != NULL)
-			return xasprintf("unix:%s", rest);
-	}
-	return xasprintf("unix:%s", path);
+	if (queue_directory == NULL && conf->queue_directories.count == 1)
+		queue_directory = conf->queue_directories.item[0];
+	if (queue_directory != NULL)
+		rest = inside(path, queue_directory);
+	return xasprintf("unix:%s", rest == NULL ? path : rest);
 }
 
-void generate_main(const struct conf *conf,
+void generate_main(const struct conf *conf, const char *queue_directory,
 		   void (*each)(void *arg, const char *name, const char *value, bool add),
 		   void *arg)
 {
 	struct buf value = BUF_INIT(4096);
 	char *folder = generate_folder(conf);
-	char *milter = generate_milter(conf);
+	char *milter = generate_milter(conf, queue_directory);
 
 	(void)buf_addf(&value, "texthash:%s/sender_transport", folder);
 	each(arg, "sender_dependent_default_transport_maps", buf_text(&value), false);

@@ -21,16 +21,17 @@ char *generate_folder(const struct conf *conf);
 void generate_master(const struct conf *conf, char chroot, struct buf *text);
 
 /*
- * The milter as smtpd_milters names it; the caller frees. A socket in a queue
- * directory is named from there: smtpd(8) finds it with and without chroot.
+ * The milter as smtpd_milters of the Postfix with this queue directory names it; the caller
+ * frees. A socket in there is named from there: smtpd(8) finds it with and without chroot.
+ * NULL: the queue directory of conf, if there is just one.
  */
-char *generate_milter(const struct conf *conf);
+char *generate_milter(const struct conf *conf, const char *queue_directory);
 
 /*
- * main.cf parameters, one call each. add: an entry for a list that the admin
- * may have (smtpd_milters), to stand last in it, instead of the whole value.
+ * main.cf parameters, one call each, for generate_milter()'s queue_directory. add: an entry for a
+ * list that the admin may have (smtpd_milters), to stand last in it, instead of the whole value.
  */
-void generate_main(const struct conf *conf,
+void generate_main(const struct conf *conf, const char *queue_directory,
 		   void (*each)(void *arg, const char *name, const char *value, bool add),
 		   void *arg);
 

@@ -192,9 +192,11 @@ static void merge_one(void *arg, const char *name, const char *value, bool add)
 void merge_main(const struct conf *conf, const struct postfix_facts *facts, struct merge *merge)
 {
 	struct merging to = {conf, facts, merge};
+	char *queue = facts_value(facts->expanded, "queue_directory");
 
 	*merge = (struct merge){.notes = BUF_INIT(NOTES_MAX)};
-	generate_main(conf, merge_one, &to);
+	generate_main(conf, queue, merge_one, &to);
+	free(queue);
 }
 
 void merge_clear(struct merge *merge)

@@ -437,7 +437,7 @@ def test_what_is_well(lab):
 
 
 def test_each_postfix_instance(lab):
-    """Two of them; the second is not wired, and then is not there."""
+    """Two of them; the second is not wired, then it is, and then it is not there."""
     box = Clinic(lab).box
 
     def look(second):
@@ -445,17 +445,27 @@ def test_each_postfix_instance(lab):
                       milter_socket="unix:%s/relay365m/milter" % box.queue_dir)
         return lab.relay365("doctor", status=1).stdout
 
+    def found(what, text):
+        assert re.search("^  ok +" + what, text, re.M), text
+
     with postfix.PostfixInstance(lab.folder + "/out") as out:
         text = look(out.queue_dir)
-    assert text.startswith("Fault: %s: " % out.config)
-    assert "master.cf has no service relay365-relay" in text.splitlines()[0]
-    for config in box.config, out.config:
-        assert re.search(r"^  ok +Postfix: %s: Postfix .* runs" % config, text, re.M)
-    assert re.search(r"^  ok +relay365 in Postfix: %s: services" % box.config, text, re.M)
-    assert "%s/relay365/map" % out.queue_dir in text
-    text = look(lab.folder + "/nobody")
-    assert text.startswith("Fault: queue_directories has %s/nobody, and no Postfix does: " % lab.folder)
-    assert re.search(r"^  ok +Postfix: Postfix .* runs", text, re.M), "one is left"
+        assert text.startswith("Fault: %s: " % out.config)
+        assert "master.cf has no service relay365-relay" in text.splitlines()[0]
+        for config in box.config, out.config:
+            found("Postfix: %s: Postfix .* runs" % config, text)
+        found("relay365 in Postfix: %s: services" % box.config, text)
+        assert "can't connect to %s/relay365/map" % out.queue_dir in text
+        lab.relay365("setup", "postfix", "--config-dir", out.config, "--apply")
+        assert "unix:%s/relay365m/milter" % box.queue_dir in out.run(
+            "postconf", "-h", "smtpd_milters").stdout, "it is in the other's queue directory"
+        lab.tokend.restart()
+        text = look(out.queue_dir)
+        found("relay365 in Postfix: %s: services" % out.config, text)
+        found("sockets.*: %s: %s/relay365/map answers" % (out.config, out.queue_dir), text)
+    text = look(lab.folder + "/none")
+    assert text.startswith("Fault: queue_directories has %s/none, and no Postfix does" % lab.folder)
+    found("Postfix: Postfix .* runs", text)
 
 
 def test_secret_that_systemd_hands_over(lab):

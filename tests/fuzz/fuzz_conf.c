@@ -55,7 +55,7 @@ static void check(const struct conf *conf)
 	}
 	generate_master(conf, 'y', &text);
 	generate_sender_transport(conf, &text);
-	generate_main(conf, on_parameter, NULL);
+	generate_main(conf, NULL, on_parameter, NULL);
 	buf_clear(&text);
 }
 

@@ -219,7 +219,7 @@ static void test_main(void **state)
 
 	(void)state;
 	all.count = 0;
-	generate_main(conf, on_parameter, &all);
+	generate_main(conf, NULL, on_parameter, &all);
 	for (size_t i = 0; i < ARRAY_LEN(wanted); i++)
 		assert_string_equal(value_of(&all, wanted[i].name, wanted[i].add),
 				    wanted[i].value);
@@ -230,6 +230,39 @@ static void test_main(void **state)
 	has(value_of(&all, "import_environment", false), "MAIL_CONFIG ");
 	has(value_of(&all, "import_environment", false),
 	    " SASL_PATH=" RELAY365_PLUGINDIR ":/usr/lib");
+}
+
+/* Named from the queue directory that it lies in, and only there. */
+static void test_milter(void **state)
+{
+	static const struct {
+		char *socket;
+		size_t queues; /* of /q and /r */
+		const char *queue, *name;
+	} cases[] = {
+		{"", 1, NULL, "unix:relay365m/milter"},
+		{"unix:/q/m/s", 1, NULL, "unix:m/s"},
+		{"unix:/q/m/s", 1, "/q", "unix:m/s"},
+		{"/q/m/s", 1, "/q/", "unix:m/s"},
+		{"unix:/q/m/s", 2, "/q", "unix:m/s"},
+		{"unix:/q/m/s", 2, "/r", "unix:/q/m/s"},
+		{"unix:/q/m/s", 2, NULL, "unix:/q/m/s"},
+		{"unix:/qq/m/s", 1, NULL, "unix:/qq/m/s"},
+		{"inet:8365@127.0.0.1", 2, "/r", "inet:127.0.0.1:8365"},
+	};
+	char *queues[] = {"/q", "/r"};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct conf other = *conf;
+		char *name;
+
+		other.milter_socket = cases[i].socket;
+		other.queue_directories = (struct conf_list){queues, cases[i].queues};
+		name = generate_milter(&other, cases[i].queue);
+		assert_string_equal(name, cases[i].name);
+		free(name);
+	}
 }
 
 static void test_sender_transport(void **state)
@@ -308,6 +341,7 @@ int main(void)
 		cmocka_unit_test(test_folder),	     cmocka_unit_test(test_master),
 		cmocka_unit_test(test_main),	     cmocka_unit_test(test_sender_transport),
 		cmocka_unit_test(test_reply_filter), cmocka_unit_test(test_too_large),
+		cmocka_unit_test(test_milter),
 	};
 
 	return cmocka_run_group_tests_name("generate", tests, enter, leave);
