@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "conf/conf_table.h"
 
+/* The list in relay365.conf(5). */
 static const struct {
 	const char *key; /* of the top level */
 	unsigned int daemons;
