@@ -1,11 +1,10 @@
 #include "token/tokend.h"
 
-#include "conf/conf_reload.h"
-
 #include "alarm/alarm.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/xalloc.h"
+#include "conf/conf_reload.h"
 
 #include <pwd.h>
 

@@ -3,11 +3,10 @@
 
 #include "token/tokend.h"
 
-#include "conf/conf_reload.h"
-
 #include "alarm/alarm.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "conf/conf_reload.h"
 #include "quota/locks_control.h"
 #include "proto/json_time.h"
 

@@ -65,18 +65,24 @@ static int serve_queue(struct tokend *tokend, const char *queue_directory, struc
 static int serve_queues(struct tokend *tokend, struct err *err)
 {
 	const struct conf_list *queues = &tokend->conf->queue_directories;
+	char **why = xcalloc(queues->count, sizeof(*why));
 	size_t missing = 0;
 
 	for (size_t i = 0; i < queues->count; i++) {
 		if (serve_queue(tokend, queues->item[i], err) == 0)
 			continue;
+		why[i] = xstrdup(err->text);
 		missing++;
-		if (queues->count > 1)
+	}
+	for (size_t i = 0; i < queues->count; i++) {
+		if (why[i] != NULL && missing < queues->count)
 			log_say(EV_WARNING,
 				"mail in the queue directory %s waits: %s; this is tried again "
 				"every few seconds",
-				queues->item[i], err->text);
+				queues->item[i], why[i]);
+		free(why[i]);
 	}
+	free(why);
 	return missing > 0 && missing == queues->count ? -1 : 0;
 }
 

@@ -46,8 +46,8 @@ int sock_make_folder(const char *path, gid_t group, struct err *err)
 	return 0;
 }
 
-/* The lock's descriptor stays open for the life of the process, on purpose. */
-int sock_lock(const char *path, struct err *err)
+/* Takes path.lock. Returns the descriptor that holds it as long as it is open, or -1. */
+static int take_lock(const char *path, struct err *err)
 {
 	char lock[4096];
 	int fd;
@@ -61,7 +61,13 @@ int sock_lock(const char *path, struct err *err)
 		return err_set(err, ERR_PERM, "another daemon already serves %s; stop it first",
 			       path);
 	}
-	return 0;
+	return fd;
+}
+
+int sock_lock(const char *path, struct err *err)
+{
+	/* Open for the life of the process, on purpose. */
+	return take_lock(path, err) < 0 ? -1 : 0;
 }
 
 /* A set-gid folder may have given the group already, and then it need not be ours to give. */
@@ -103,9 +109,12 @@ bool sock_is_kept(const char *path)
 int sock_listen(const char *path, mode_t mode, gid_t group, struct err *err)
 {
 	struct sockaddr_un sun;
-	int fd;
+	int fd, lock;
 
-	if (fill_address(path, &sun, err) < 0 || sock_lock(path, err) < 0)
+	if (fill_address(path, &sun, err) < 0)
+		return -1;
+	lock = take_lock(path, err);
+	if (lock < 0)
 		return -1;
 	fd = handed_over(path);
 	if (fd >= 0) {
@@ -114,8 +123,10 @@ int sock_listen(const char *path, mode_t mode, gid_t group, struct err *err)
 		return fd;
 	}
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return err_set(err, ERR_TEMP, "cannot make a socket: %s", err_no(errno));
+	if (fd < 0) {
+		err_set(err, ERR_TEMP, "cannot make a socket: %s", err_no(errno));
+		goto fail;
+	}
 	/* With the lock in hand, whatever stands there belongs to nobody alive. */
 	(void)unlink(path);
 	if (bind(fd, (struct sockaddr *)&sun, sizeof(sun)) < 0) {
@@ -127,9 +138,11 @@ int sock_listen(const char *path, mode_t mode, gid_t group, struct err *err)
 		err_set(err, ERR_CONFIG, "cannot set up %s: %s", path, err_no(errno));
 		goto fail;
 	}
-	return fd;
+	return fd; /* and the lock stays open */
 fail:
-	(void)close(fd);
+	if (fd >= 0)
+		(void)close(fd);
+	(void)close(lock); /* so that it can be tried again */
 	return -1;
 }
 

@@ -24,7 +24,7 @@ struct sock_peer {
  * stays locked as long as the program lives: a second daemon is told so
  * instead of stealing the socket, and a socket left by a dead one is replaced.
  * A socket that the supervisor bound there and handed over (sd_listen_fds(3))
- * is taken as it is. Returns the descriptor, or -1.
+ * is taken as it is. Returns the descriptor, or -1, and then it may be tried again.
  */
 int sock_listen(const char *path, mode_t mode, gid_t group, struct err *err);
 

@@ -397,15 +397,21 @@ def test_milter_starts_on_a_full_disk(lab, milter_disk):
 
 
 def test_a_queue_directory_comes_later(lab):
-    """One Postfix instance that is not there keeps no other from its token."""
-    late = lab.folder + "/late"
-    lab.configure(queue_directories=[late, lab.queue_dir], milter_socket="inet:1@127.0.0.1")
+    """One Postfix instance that is not there, or whose socket can't be made, keeps no other
+    from its token."""
+    late, odd = lab.folder + "/late", lab.folder + "/odd"
+    os.makedirs(odd + "/relay365/token")
+    lab.configure(queue_directories=[late, odd, lab.queue_dir], milter_socket="inet:1@127.0.0.1")
     lab.tokend.start()
-    lab.tokend.wait_log("mail in the queue directory %s waits: cannot make the folder" % late)
+    for folder, why in (late, "cannot make the folder"), (odd, "cannot listen at .*/token: "):
+        lab.tokend.wait_log("mail in the queue directory %s waits: %s" % (folder, why))
     assert token_client.ask(lab.queue_dir + "/relay365/token")["status"] == "ok"
     os.mkdir(late)
-    lab.tokend.wait_log("%s/relay365/map is served now" % late, timeout=30)
-    assert token_client.ask(late + "/relay365/token")["status"] == "ok"
+    os.rmdir(odd + "/relay365/token")
+    for path in late + "/relay365/map", odd + "/relay365/token":
+        lab.tokend.wait_log(path + " is served now", timeout=30)
+    for folder in late, odd:
+        assert token_client.ask(folder + "/relay365/token")["status"] == "ok"
 
 
 def test_no_queue_directory_at_all(lab):
@@ -414,3 +420,4 @@ def test_no_queue_directory_at_all(lab):
     lab.tokend.start(wait=False)
     assert lab.tokend.expect_end() == 78
     assert 'fault text="cannot make the folder' in lab.tokend.log()
+    assert "tried again" not in lab.tokend.log()
