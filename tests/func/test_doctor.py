@@ -463,6 +463,12 @@ def test_each_postfix_instance(lab):
         text = look(out.queue_dir)
         found("relay365 in Postfix: %s: services" % out.config, text)
         found("sockets.*: %s: %s/relay365/map answers" % (out.config, out.queue_dir), text)
+        with open(out.config + "/master.cf", "a") as f:
+            f.write("smtp inet n - y - - smtpd\n")
+        text = look(out.queue_dir)
+        assert "%s: smtpd(8) is chrooted and can't reach unix:%s/relay365m/milter" % (
+            out.config, box.queue_dir) in text
+        assert "set milter_socket to a network address" in text
     text = look(lab.folder + "/none")
     assert text.startswith("Fault: queue_directories has %s/none, and no Postfix does" % lab.folder)
     found("Postfix: Postfix .* runs", text)
