@@ -20,6 +20,8 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers", "milter: keeps the milter busy from many threads; worth a run with a "
         "ThreadSanitizer build")
+    # a test's thread that dies would else be a mere note
+    config.addinivalue_line("filterwarnings", "error::pytest.PytestUnhandledThreadExceptionWarning")
 
 
 def _need_mta():

@@ -76,15 +76,15 @@ def test_restart_repeats_nothing(lab, web):
     lab.configure(alarm_url=web.url)
     lab.tokend.start()
     web.wait(1)
-    procs.wait_for(lambda: procs.read(lab.folder + "/state/alarms/token:contoso"), 10,
-                   "the record")
+    record = lab.folder + "/state/alarms/token:contoso"
+    procs.wait_for(lambda: procs.read(record), 10, "the record")
     lab.tokend.kill()
     lab.tokend.unexpected.clear()
     lab.tokend.start()
     wait_state(lab, "error")
     mend(lab)
     assert [n["event"] for n in web.wait(2)] == ["alarm", "recovery"]
-    assert procs.read(lab.folder + "/state/alarms/token:contoso") == ""
+    procs.wait_for(lambda: procs.read(record) == "", 10, "the end of the record")
 
 
 @pytest.mark.slow

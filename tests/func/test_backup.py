@@ -56,15 +56,18 @@ def test_backup_and_restore(lab):
 
 
 def test_backup_under_load(lab):
-    lab.configure()
+    lab.configure(mailboxes={"relay": {"recipients_per_day": 1000000}})
     lab.milter.start()
     copy = lab.folder + "/copy.db"
-    sent, stop = [], threading.Event()
+    sent, failed, stop = [], [], threading.Event()
 
     def clients():
-        while not stop.is_set():
-            send(lab, 2)
-            sent.append(2)
+        try:
+            while not stop.is_set():
+                send(lab, 2)
+                sent.append(2)
+        except (AssertionError, OSError) as error:
+            failed.append(error)
 
     thread = threading.Thread(target=clients)
     thread.start()
@@ -78,6 +81,7 @@ def test_backup_under_load(lab):
     finally:
         stop.set()
         thread.join()
+    assert not failed
     assert used(lab) == sum(sent)
 
 

@@ -6,7 +6,8 @@
 // certificate), lifetime. Clients: secret, certificate-PS256, certificate-RS256,
 // device, relay@contoso.com (an application whose name Dovecot takes for a
 // user's), and dovecot, which asks what a token is worth. Prints "ready".
-// GET /approve?user_code=... is what a user does in a browser; GET /requests tells the grants that were served.
+// GET /approve?user_code=... is what a user does in a browser; GET /requests tells the
+// grants that were served, and the refresh token that each gave.
 import fs from 'node:fs';
 import https from 'node:https';
 import { createRequire } from 'node:module';
@@ -48,7 +49,8 @@ const provider = new Provider(issuer, {
 });
 
 provider.on('grant.success', (ctx) => served.push({
-  grant: ctx.oidc.params.grant_type, client: ctx.oidc.client.clientId }));
+  grant: ctx.oidc.params.grant_type, client: ctx.oidc.client.clientId,
+  refresh_token: ctx.body.refresh_token }));
 provider.on('grant.error', (ctx, error) => served.push({ error: error.error_description }));
 
 async function approve(userCode) {
