@@ -1,5 +1,7 @@
 #include "milter/session_private.h"
 
+#include "quota/limits.h"
+
 static void begin_line(const struct session *session, struct log_line *line, enum log_event event)
 {
 	log_begin(line, event, session->queue_id[0] == '\0' ? "NOQUEUE" : session->queue_id);
@@ -104,7 +106,26 @@ void session_log_trouble(const struct session *session, const char *limit, const
 	log_end(&line);
 }
 
-void session_log_accepted(const struct session *session, const struct quota_use *use)
+/* The mailbox's own day, and what is fuller than that. */
+static void log_use(const struct session *session, struct log_line *line,
+		    const struct conf_mailbox *mailbox, const struct quota_use *fullest)
+{
+	bool day_is_fullest = strcmp(fullest->limit, LIMITS_DAY) == 0;
+	struct quota_row day;
+
+	if (day_is_fullest && session->tallies == 1) {
+		log_ratio(line, "used", fullest->used, fullest->max);
+		return;
+	}
+	quota_look(session->quota, LIMITS_DAY, mailbox->address, &day);
+	log_ratio(line, "used", day.used, mailbox->recipients_per_day);
+	if (fullest->limit[0] != '\0' && !day_is_fullest) {
+		log_str(line, "limit", fullest->limit);
+		log_ratio(line, "limit_used", fullest->used, fullest->max);
+	}
+}
+
+void session_log_accepted(const struct session *session, const struct quota_use *fullest)
 {
 	struct log_line line;
 
@@ -118,10 +139,9 @@ void session_log_accepted(const struct session *session, const struct quota_use 
 		log_sender(session, &line);
 		log_int(&line, "nrcpt", t->recipients);
 		log_int(&line, "ext", t->external);
-		if (use->limit[0] != '\0')
-			log_ratio(&line, "used", use->used, use->max);
+		log_use(session, &line, t->mailbox, fullest);
 		log_incident(&line, session->hour.incident != 0 ? session->hour.incident
-								: use->incident);
+								: fullest->incident);
 		log_end_later(&line);
 	}
 }

@@ -58,7 +58,7 @@ void session_log_policy(const struct session *session, enum log_event event, con
 void session_log_locked(const struct session *session, const struct conf_mailbox *mailbox);
 
 /* One for each mailbox that the message goes through. */
-void session_log_accepted(const struct session *session, const struct quota_use *use);
+void session_log_accepted(const struct session *session, const struct quota_use *fullest);
 
 void session_log_too_many(const struct session *session, const struct tally *tally);
 

@@ -70,17 +70,21 @@ static void find_limits(struct quota_message *message, const struct quota_facts 
 }
 
 /*
- * When there is room, seen from the counter: what others have reserved is
- * taken to be used one window after the other, in the order of arrival.
+ * When there is room, seen from the counter: what is reserved beyond the
+ * maximum is taken to be sent one window after the other, in the order of
+ * arrival, if it waits; what only warns or is held waits for nobody.
  */
 static void forecast(struct policy_use *use, struct counter *counter, int64_t now_ms)
 {
+	bool waits = use->limit->action == QUOTA_WAIT && !use->limit->shadow;
 	int64_t ahead = counter->reserved, cap = use->cap, whole, part;
 
 	use->room_at_ms = -1;
 	use->room = 0;
 	if (use->need > cap || cap <= 0)
 		return;
+	if (!waits && ahead > cap - use->need)
+		ahead = cap - use->need;
 	whole = ahead > cap - use->need ? (ahead + use->need - 1) / cap : 0;
 	part = ahead + use->need - whole * cap;
 	if (part < use->need)

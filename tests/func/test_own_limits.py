@@ -37,6 +37,26 @@ def test_messages_per_user(lab):
     assert answers(postfix, 2, PRINTER, recipients=flow.numbers(9)) == [250, 250]
 
 
+def test_accept_tells_the_day_and_what_is_fuller(lab):
+    postfix = gateway(lab, limits={"per-user": limit()})
+    sent = postfix.send(flow.SENDER, flow.numbers(3), xclient=ERP)
+    lab.milter.wait_log(sent.qid + ": accept mailbox=relay .* used=3/10000 "
+                        "limit=per-user limit_used=1/2$")
+    lab.configure()
+    lab.relay365("reload", "milter")
+    sent = postfix.send(flow.SENDER, flow.numbers(3), xclient=ERP)
+    lab.milter.wait_log(sent.qid + ": accept mailbox=relay .* used=6/10000$")
+
+
+def test_external_recipients_only(lab):
+    postfix = gateway(lab, limits={"outside": limit(count="external-recipients", max=3)})
+    mixed = ["it@contoso.com", "hr@contoso.com", "a@example.net"]
+    assert answers(postfix, 2, ERP, recipients=mixed) == [250, 250]
+    assert answers(postfix, 2, ERP) == [250, 550]
+    assert answers(postfix, 1, ERP, recipients=mixed[:2]) == [250]
+    assert answers(postfix, 1, PRINTER, recipients=mixed) == [250]
+
+
 def test_sources_have_one_count_for_all_their_names(lab):
     postfix = gateway(lab, limits={"per-user": limit()}, sources={
         "office": {"logins": ["erp"], "clients": ["10.2.0.0/16"]}})

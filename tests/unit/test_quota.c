@@ -288,6 +288,33 @@ static void test_clock_steps(void **state)
 	quota_close(&quota);
 }
 
+/* What is held or only warned of does not wait: the time is when the window has room again. */
+static void test_room_of_what_does_not_wait(void **state)
+{
+	static const enum quota_action action[] = {QUOTA_HOLD, QUOTA_WARN};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(action) / sizeof(action[0]); i++) {
+		struct quota_limit limit = kit_day_limit(5, action[i]);
+		struct quota *quota = kit_open(&limit, 1);
+		struct quota_message *m = quota_message_new(quota);
+		struct quota_verdict verdict;
+		int64_t begin;
+
+		kit_pass(MINUTE);
+		begin = kit_wall_ms;
+		for (int n = 1; n <= 34; n++) {
+			assert_true(kit_reserve(m, &kit_relay, 1, &verdict));
+			assert_int_equal(verdict.exceeded, n > 5);
+			if (n > 5)
+				assert_in_range(verdict.room_at_wall_ms, begin,
+						begin + DAY + MINUTE);
+		}
+		quota_message_free(&m);
+		quota_close(&quota);
+	}
+}
+
 static void test_wait(void **state)
 {
 	struct quota_limit limit = kit_day_limit(10, QUOTA_WAIT);
@@ -416,10 +443,19 @@ static void test_crowd(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_life),   TEST(test_all_or_none),    TEST(test_whole_message_counts),
-		TEST(test_keys),   TEST(test_sweep),	      TEST(test_sweep_then_reserve),
-		TEST(test_reload), TEST(test_window_changes), TEST(test_clock_steps),
-		TEST(test_wait),   TEST(test_priority),	      TEST(test_undivided),
+		TEST(test_life),
+		TEST(test_all_or_none),
+		TEST(test_whole_message_counts),
+		TEST(test_keys),
+		TEST(test_sweep),
+		TEST(test_sweep_then_reserve),
+		TEST(test_reload),
+		TEST(test_window_changes),
+		TEST(test_clock_steps),
+		TEST(test_room_of_what_does_not_wait),
+		TEST(test_wait),
+		TEST(test_priority),
+		TEST(test_undivided),
 		TEST(test_crowd),
 	};
 
