@@ -77,14 +77,17 @@ static void load_one(void *arg, const char *name, int64_t window_ms, int64_t at_
 		window_add(&counter->window, at_ms, n);
 }
 
-static void tell_news(const struct quota *quota, const struct ledger_news *news)
+static void tell_news(const struct quota *quota, const struct ledger_news *news,
+		      const char *sequel)
 {
 	struct log_line line;
+	char text[160];
 
 	if (news->damaged_as[0] != '\0') {
 		log_begin(&line, EV_LEDGER, NULL);
-		log_str(&line, "text",
-			"the ledger was damaged; it was moved aside and counting starts anew");
+		(void)snprintf(text, sizeof(text),
+			       "the ledger was damaged; it was moved aside, and %s", sequel);
+		log_str(&line, "text", text);
 		log_str(&line, "damage", news->damage);
 		log_str(&line, "moved_to", news->damaged_as);
 		log_end(&line);
@@ -227,12 +230,15 @@ int quota_disk_open(struct quota *quota, struct err *err)
 	quota->ledger = ledger_open(quota->path, &news, err);
 	if (quota->ledger == NULL)
 		return -1;
-	tell_news(quota, &news);
+	tell_news(quota, &news, "counting starts anew");
 	start_clock(quota, &news);
 	quota->folded = news.folded;
 	quota->journal = journal_new(quota->path);
-	if (fold_left(quota, err) < 0 || ledger_load(quota->ledger, load_one, quota, err) < 0)
+	if (fold_left(quota, err) < 0 || ledger_load(quota->ledger, load_one, quota, err) < 0) {
+		/* Without a ledger quota_shut() leaves the journal to the next start. */
+		ledger_close(&quota->ledger);
 		return -1;
+	}
 	/* With a full disk these fail, and go on failing until there is room. */
 	report(quota, &quota->journal_fails, turn_over(quota, &why), &why);
 	/* Before anything is counted: after a crash nobody else knows where this clock began. */
@@ -377,7 +383,7 @@ static int reopen(struct quota *quota, struct err *err)
 	quota->ledger = ledger_open(quota->path, &news, err);
 	if (quota->ledger == NULL)
 		return -1;
-	tell_news(quota, &news);
+	tell_news(quota, &news, "a new one is written from memory");
 	quota->folded = news.folded;
 	(void)pthread_mutex_lock(&quota->lock);
 	for (size_t i = 0; i < quota->counters.slots; i++)

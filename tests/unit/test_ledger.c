@@ -273,6 +273,23 @@ static void spoil_other_database(const char *path)
 	overwrite(path, 1024, 0, (size_t)size_of(path) - 1024);
 }
 
+/* The tables are sound, but one index leads astray. */
+static void spoil_index(const char *path)
+{
+	size_t len = (size_t)size_of(path);
+	char *text = malloc(len);
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	const char *at;
+
+	assert_non_null(text);
+	assert_int_equal(read(fd, text, len), len);
+	at = memmem(text, len, "a/x", 3);
+	assert_non_null(at);
+	assert_int_equal(pwrite(fd, "a/y", 3, at - text), 3);
+	(void)close(fd);
+	free(text);
+}
+
 static int count_files(const char *part)
 {
 	DIR *dir = opendir(temp_path("."));
@@ -296,6 +313,7 @@ static void test_damage(void **state)
 		{"truncated", spoil_truncate}, {"empty", spoil_empty},
 		{"header", spoil_header},      {"pages", spoil_pages},
 		{"garbage", spoil_all},	       {"zeroed pages", spoil_other_database},
+		{"index", spoil_index},
 	};
 	const char *path = temp_path("ledger.db");
 

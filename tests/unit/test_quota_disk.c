@@ -13,6 +13,7 @@
 #include "base/log.h"
 
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "temp.h"
@@ -46,6 +47,56 @@ static void test_full_disk(void **state)
 	quota_close(&quota);
 	quota = kit_open(&limit, 1);
 	assert_int_equal(kit_used(quota, "day", "relay@contoso.com"), 106);
+	quota_close(&quota);
+}
+
+/* Accepts from so many senders, and dies before anything is folded. */
+static void crash_with(const struct quota_limit *limit, int senders)
+{
+	pid_t child = fork();
+	int status;
+
+	assert_true(child >= 0);
+	if (child == 0) {
+		struct quota *quota = kit_open(limit, 1);
+
+		for (int i = 0; i < senders; i++) {
+			struct quota_message *m = quota_message_new(quota);
+			struct quota_facts facts = kit_relay;
+			struct quota_verdict verdict;
+			char source[32];
+
+			(void)snprintf(source, sizeof(source), "source-%d", i);
+			facts.source = source;
+			if (!kit_reserve(m, &facts, 1, &verdict) ||
+			    quota_charge(m, false, NULL, NULL) != 0)
+				_exit(1);
+			quota_message_free(&m);
+		}
+		_exit(0);
+	}
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+}
+
+/* What a crash has left in the journal outlives starts that a full disk fails. */
+static void test_full_disk_after_a_crash(void **state)
+{
+	struct quota_limit limit = kit_source_limit(QUOTA_RECIPIENTS, 1000);
+	struct err err = ERR_INIT;
+	struct quota *quota;
+
+	(void)state;
+	crash_with(&limit, 2000);
+	for (int i = 0; i < 3; i++) {
+		kit_file_limit(60000); /* the clock's mark fits, what was accepted does not */
+		quota = quota_open(temp_path("ledger.db"), &limit, 1, &err);
+		kit_file_limit(RLIM_INFINITY);
+		assert_null(quota);
+		assert_non_null(strstr(err.text, "ledger.db"));
+	}
+	quota = kit_open(&limit, 1);
+	assert_int_equal(kit_rows(quota), 2000);
 	quota_close(&quota);
 }
 
@@ -123,9 +174,8 @@ static void test_maintenance(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_full_disk),
-		TEST(test_lost_ledger),
-		TEST(test_shut),
+		TEST(test_full_disk),	TEST(test_full_disk_after_a_crash),
+		TEST(test_lost_ledger), TEST(test_shut),
 		TEST(test_maintenance),
 	};
 
