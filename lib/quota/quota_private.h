@@ -27,6 +27,7 @@ struct quota_entry {
 	int64_t at_ms; /* set by a charge */
 	int64_t cap;   /* of the limit, for this message */
 	bool waits;
+	bool grown; /* has what came on top (quota_facts' more) */
 };
 
 struct quota_message {

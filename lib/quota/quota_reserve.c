@@ -12,6 +12,7 @@ struct met {
 	size_t which[QUOTA_LIMITS_MAX];
 	size_t count;
 	bool exceeded; /* any of them */
+	bool more;     /* quota_facts' */
 };
 
 static struct quota_entry *new_entry(struct quota_message *message, struct counter *counter)
@@ -42,6 +43,7 @@ static void take(struct quota_message *message, const struct met *met, size_t i)
 		entry = &message->entry[*place];
 	}
 	entry->n += use->need;
+	entry->grown = entry->grown || met->more;
 	entry->cap = use->cap;
 	if (use->limit->action == QUOTA_WAIT && !use->limit->shadow)
 		entry->waits = entry->waits || policy_exceeds(use);
@@ -118,13 +120,17 @@ static struct counter *counter_of(struct quota_message *message, size_t which)
 	return counter;
 }
 
-/* Whether the message's first recipient took what the limit counts for all of them. */
+/*
+ * Whether the message has taken what the limit counts once for all its recipients, whichever
+ * their mailboxes: with the first of them, and what came on top of it.
+ */
 static bool has_all(const struct quota_message *message, size_t which,
 		    const struct quota_facts *facts)
 {
 	enum quota_count count = message->met[which]->count;
+	int place = message->place[which];
 
-	return message->place[which] != NO_PLACE && !facts->more &&
+	return place != NO_PLACE && (!facts->more || message->entry[place].grown) &&
 	       (count == QUOTA_MESSAGES || count == QUOTA_BYTES);
 }
 
@@ -183,6 +189,7 @@ static int meet_all(struct quota_message *message, const struct quota_facts *fac
 		counters_evict(&quota->counters, now_ms);
 	met->count = 0;
 	met->exceeded = false;
+	met->more = facts->more;
 	find_limits(message, facts);
 	for (size_t i = 0; i < message->mets; i++) {
 		int64_t n;

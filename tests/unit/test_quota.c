@@ -391,6 +391,39 @@ static void test_undivided(void **state)
 	quota_close(&quota);
 }
 
+/* Through two mailboxes: a limit of the source's takes the bytes once, a mailbox's its own. */
+static void test_bytes_of_two_mailboxes(void **state)
+{
+	struct quota_limit limits[] = {kit_source_limit(QUOTA_BYTES, 10000),
+				       kit_day_limit(10000, QUOTA_DEFER)};
+	struct quota_facts facts[] = {kit_relay, kit_relay};
+	struct quota_need need = {.messages = 1, .recipients = 1, .bytes = 100};
+	struct quota_message *m;
+	struct quota_verdict verdict;
+	struct quota *quota;
+
+	(void)state;
+	limits[1].count = QUOTA_BYTES;
+	limits[1].key[0] = '\0';
+	facts[1].mailbox = "alerts@contoso.com";
+	quota = kit_open(limits, 2);
+	m = quota_message_new(quota);
+	for (size_t i = 0; i < ARRAY_LEN(facts); i++)
+		quota_reserve(m, &facts[i], &need, &verdict); /* as announced */
+	need = (struct quota_need){.bytes = 5900};
+	for (size_t i = 0; i < ARRAY_LEN(facts); i++) {
+		facts[i].undivided = facts[i].more = true;
+		quota_reserve(m, &facts[i], &need, &verdict);
+		assert_false(verdict.exceeded);
+	}
+	assert_int_equal(quota_charge(m, false, NULL, NULL), 0);
+	assert_int_equal(kit_used(quota, "per-user", "erp"), 6000);
+	assert_int_equal(kit_used(quota, "day", "relay@contoso.com"), 6000);
+	assert_int_equal(kit_used(quota, "day", "alerts@contoso.com"), 6000);
+	quota_message_free(&m);
+	quota_close(&quota);
+}
+
 /* Reserves one recipient of a new source for a message of its own. */
 static struct quota_message *reserve_new(struct quota *quota, int number,
 					 struct quota_verdict *verdict)
@@ -456,6 +489,7 @@ int main(void)
 		TEST(test_wait),
 		TEST(test_priority),
 		TEST(test_undivided),
+		TEST(test_bytes_of_two_mailboxes),
 		TEST(test_crowd),
 	};
 
