@@ -188,19 +188,12 @@ void reply_too_large(const struct conf_mailbox *mailbox, int64_t bytes, struct r
 	fill(reply_r, "552", "5.3.4");
 }
 
-void reply_unseen_header(struct reply *reply_r)
+void reply_unseen(const char *what, struct reply *reply_r)
 {
 	(void)snprintf(reply_r->text, sizeof(reply_r->text),
-		       "the senders of a mailbox in relay365.conf are to be checked, and this "
-		       "session began without that; send it again in a new one");
-	fill(reply_r, "451", "4.3.5");
-}
-
-void reply_unseen_host(struct reply *reply_r)
-{
-	(void)snprintf(reply_r->text, sizeof(reply_r->text),
-		       "relay_hosts of relay365.conf came into force, and this session began "
-		       "without that; send it again in a new one");
+		       "%s of relay365.conf came into force, and this session began without "
+		       "that; send it again in a new one",
+		       what);
 	fill(reply_r, "451", "4.3.5");
 }
 

@@ -36,11 +36,11 @@ void reply_other_field(const char *field, const char *address, const struct conf
 /* 552 5.3.4: larger than the mailbox may send. */
 void reply_too_large(const struct conf_mailbox *mailbox, int64_t bytes, struct reply *reply_r);
 
-/* 451 4.3.5: the sender policy needs a header that this session did not show. */
-void reply_unseen_header(struct reply *reply_r);
-
-/* 451 4.3.5: the same for the host that a recipient's mail goes to. */
-void reply_unseen_host(struct reply *reply_r);
+/*
+ * 451 4.3.5: a reload brought what ("the check of senders") needs more of each message than
+ * the MTA was asked for when this session began.
+ */
+void reply_unseen(const char *what, struct reply *reply_r);
 
 /* 550 5.7.1: the source is locked. */
 void reply_locked(const struct lock *lock, int64_t now_wall_ms, struct reply *reply_r);

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/xalloc.h"
 #include "milter/session_private.h"
+#include "quota/limits.h"
 #include "quota/locks_control.h"
 
 #include <stddef.h>
@@ -289,7 +290,7 @@ enum session_result session_rcpt(struct session *session, const struct session_r
 	else
 		mailbox = route_mailbox(conf, rcpt->mailer, rcpt->host, session->sender);
 	if (mailbox == NULL && rcpt->hostless && conf->relay_hosts.count > 0) {
-		reply_unseen_host(reply_r);
+		reply_unseen("relay_hosts", reply_r);
 		session_log_trouble(session, "relay_hosts", reply_r->text);
 		return refuse(session, reply_r);
 	}
@@ -385,7 +386,7 @@ static enum session_result judge_sender(struct session *session,
 	if (!ending->saw_header ||
 	    (mailbox->other_senders == OTHERS_REWRITE && !ending->can_change)) {
 		session_log_policy(session, EV_DEFER, "senders", mailbox, NULL);
-		reply_unseen_header(&outcome->reply);
+		reply_unseen("the check of senders", &outcome->reply);
 		return shadow ? SESSION_CONTINUE : SESSION_REFUSE;
 	}
 	if (mailbox->other_senders == OTHERS_REWRITE) {
@@ -415,11 +416,21 @@ static enum session_result judge_senders(struct session *session,
 }
 
 /* What the message has more of than was announced. */
-static enum session_result count_bytes(struct session *session, struct session_outcome *outcome)
+static enum session_result count_bytes(struct session *session,
+				       const struct session_ending *ending,
+				       struct session_outcome *outcome)
 {
 	struct quota_need need = {.bytes = session->seen - session->bytes};
+	const struct conf *conf = live_conf(session->conf);
 	struct quota_verdict verdict;
 
+	if (!limits_count_bytes(conf))
+		return SESSION_CONTINUE;
+	if (!ending->saw_body) {
+		reply_unseen("a limit of bytes", &outcome->reply);
+		session_log_trouble(session, "bytes", outcome->reply.text);
+		return conf->shadow ? SESSION_CONTINUE : SESSION_REFUSE;
+	}
 	session->bytes = session->bytes > session->seen ? session->bytes : session->seen;
 	for (size_t i = 0; i < session->tallies && need.bytes > 0; i++) {
 		const struct conf_mailbox *mailbox = session->tally[i].mailbox;
@@ -520,7 +531,7 @@ static enum session_result finish(struct session *session, const struct session_
 	if (!counts_anything(session))
 		return SESSION_CONTINUE;
 	if (judge_senders(session, ending, outcome) == SESSION_REFUSE ||
-	    (ending->saw_body && count_bytes(session, outcome) == SESSION_REFUSE))
+	    count_bytes(session, ending, outcome) == SESSION_REFUSE)
 		return SESSION_REFUSE;
 	hold = noted->exceeded && !noted->shadowed && noted->action == QUOTA_HOLD;
 	if (hold && !ending->can_hold) {

@@ -156,7 +156,8 @@ static const struct quota_limit *limit_of(const struct counter *c,
 	for (size_t i = 0; i < index->generals && limit == NULL; i++)
 		if (is_named(index->general[i], c))
 			limit = index->general[i];
-	return limit;
+	/* A key that is excepted now has what it used, and no limit. */
+	return limit == NULL || policy_excepts(limit, c->key) ? NULL : limit;
 }
 
 static void change_window(struct counters *table, struct counter *c, int64_t window_ms)

@@ -57,6 +57,33 @@ def test_external_recipients_only(lab):
     assert answers(postfix, 1, PRINTER, recipients=mixed) == [250]
 
 
+def test_limit_of_bytes_finds_open_sessions(lab):
+    """The MTA was not asked for the body then: what can't be counted is not let through."""
+    postfix = gateway(lab)
+    with postfix.smtp() as client:
+        def transfer():
+            client.mail(flow.SENDER)
+            client.rcpt("r@example.net")
+            return client.data(b"From: erp@contoso.com\r\n\r\n" + b"x" * 70 + b"\r\n")
+
+        assert transfer()[0] == 250
+        lab.configure(limits={"volume": limit(count="bytes", max=100000)})
+        lab.relay365("reload", "milter")
+        code, text = transfer()
+        assert code == 451 and b"a limit of bytes of relay365.conf came into force" in text
+    assert answers(postfix, 1, ERP) == [250]
+
+
+def test_exception_ends_the_incident(lab):
+    postfix = gateway(lab, limits={"per-user": limit()})
+    assert answers(postfix, 3, ERP) == [250, 250, 550]
+    lab.milter.wait_log("limit-high limit=per-user key=erp percent=95")
+    lab.configure(limits={"per-user": limit(**{"except": ["erp"]})})
+    lab.relay365("reload", "milter")
+    lab.milter.wait_log("limit-ok limit=per-user key=erp")
+    assert answers(postfix, 1, ERP) == [250]
+
+
 def test_sources_have_one_count_for_all_their_names(lab):
     postfix = gateway(lab, limits={"per-user": limit()}, sources={
         "office": {"logins": ["erp"], "clients": ["10.2.0.0/16"]}})
