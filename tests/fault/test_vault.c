@@ -32,7 +32,8 @@ static struct {
 	enum mode mode;
 	int at; /* strike at this call; 0: never */
 	int calls;
-	bool inside; /* a write of the vault, on its thread */
+	bool inside;	 /* a write of the vault, on its thread */
+	char order[200]; /* the calls of all writes, by name */
 } fault;
 
 /* ---- the system calls of file_replace() ---- */
@@ -64,9 +65,14 @@ static void die(void)
 }
 
 /* Whether this call fails. */
-static bool strikes(void)
+static bool strikes(const char *call)
 {
-	if (!fault.inside || fault.at == 0)
+	size_t len = strlen(fault.order);
+
+	if (!fault.inside)
+		return false;
+	(void)snprintf(fault.order + len, sizeof(fault.order) - len, "%s ", call);
+	if (fault.at == 0)
 		return false;
 	fault.calls++;
 	if (fault.calls == fault.at && fault.mode == KILL_BEFORE)
@@ -94,7 +100,7 @@ int __wrap_open(const char *path, int flags, ...)
 	va_start(args, flags);
 	mode = (flags & O_CREAT) != 0 ? va_arg(args, mode_t) : 0;
 	va_end(args);
-	if (strikes())
+	if (strikes("open"))
 		return -1;
 	fd = __real_open(path, flags, mode);
 	struck();
@@ -105,7 +111,7 @@ ssize_t __wrap_write(int fd, const void *data, size_t len)
 {
 	ssize_t n;
 
-	if (strikes())
+	if (strikes("write"))
 		return -1;
 	/* The kernel may take less than all; then two calls can be struck. */
 	if (fault.inside && len > 3000)
@@ -120,7 +126,7 @@ ssize_t __wrap_write(int fd, const void *data, size_t len)
 	{                                         \
 		int result;                       \
                                                   \
-		if (strikes())                    \
+		if (strikes(#name))               \
 			return -1;                \
 		result = __real_##name arguments; \
 		struck();                         \
@@ -134,7 +140,7 @@ WRAP(unlink, (const char *path), (path))
 /* Fails only after it has closed, as Linux does. */
 int __wrap_close(int fd)
 {
-	bool fails = strikes();
+	bool fails = strikes("close");
 	int result = __real_close(fd);
 
 	struck();
@@ -289,6 +295,23 @@ static void test_no_token_is_lost(void **state)
 	}
 }
 
+/* The disk has the text before it gets its name, and then the name. */
+static void test_order(void **state)
+{
+	static const char *const calls[] = {"open", "write", "fsync", "rename", "fsync"};
+	const char *at = fault.order;
+
+	(void)state;
+	fault.order[0] = '\0';
+	rotate(temp_path("tokens"), 1, 1, __real_open("/dev/null", O_WRONLY | O_CLOEXEC));
+	for (size_t i = 0; i < ARRAY_LEN(calls); i++) {
+		at = strstr(at, calls[i]);
+		if (at == NULL)
+			fail_msg("no %s in its place: %s", calls[i], fault.order);
+		at += strlen(calls[i]);
+	}
+}
+
 /* After a disk was full and is not any more, the next write counts. */
 static void test_room_again(void **state)
 {
@@ -338,6 +361,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		IN_TEMP(test_no_token_is_lost),
+		IN_TEMP(test_order),
 		IN_TEMP(test_room_again),
 		IN_TEMP(test_what_is_not_taken),
 	};

@@ -344,6 +344,8 @@ def test_federated(lab):
     assert procs.read(path) != first
     procs.wait_for(lambda: len(kinds(lab)) >= 2, 20, "a renewal with the new file")
     assert {r["credential"] for r in lab.sim.state()["entra"]["requests"]} == {"federated"}
+    federated_token(lab, made, sub="system:serviceaccount:mail:another")
+    lab.tokend.wait_log("token-alarm .*AADSTS700213")
 
 
 @pytest.mark.parametrize("change, text", [

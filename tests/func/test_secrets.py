@@ -325,3 +325,33 @@ def test_token_stands_in_memory_once(lab):
     response = base64.b64encode(b"user=relay@contoso.com\1auth=Bearer " + token + b"\1\1")
     for part in (response[middle:middle + 40], response[-60:-8], lab.secret.encode()):
         assert times_in_memory(lab.tokend.pid, part) == 0
+
+
+def mappings_with(pid, secret):
+    """The flags (proc(5), VmFlags) of each mapping in which it stands."""
+    found, flags = [], {}
+    for line in procs.read("/proc/%d/smaps" % pid).splitlines():
+        words = line.split()
+        if not words[0].endswith(":"):
+            area, rights = words[0], words[1]
+        elif words[0] == "VmFlags:" and rights.startswith("rw"):
+            flags[area] = words[1:]
+    with open("/proc/%d/mem" % pid, "rb", buffering=0) as memory:
+        for area, those in flags.items():
+            begin, end = (int(at, 16) for at in area.split("-"))
+            memory.seek(begin)
+            if end - begin < 1 << 30 and secret in memory.read(end - begin):
+                found.append(those)
+    return found
+
+
+def test_token_is_locked_in_memory(lab):
+    """Neither swapped out nor, were there any, in a core dump."""
+    lab.configure()
+    lab.tokend.start()
+    token = token_client.ask(lab.folder + "/run/token", verb="token")["token"].encode()
+    middle = len(token) // 2
+    part = token[middle:middle + 40]
+    procs.wait_for(lambda: len(mappings_with(lab.tokend.pid, part)) == 1, 10, "one copy")
+    [flags] = mappings_with(lab.tokend.pid, part)
+    assert "lo" in flags and "dd" in flags, flags
