@@ -2,6 +2,7 @@
 
 #include "conf/conf_check.h"
 #include "conf/conf_table.h"
+#include "conf/conf_text.h"
 #include "conf/conf_value.h"
 
 #include "base/xalloc.h"
@@ -10,7 +11,7 @@
 #include <libconfig.h>
 #include <sys/stat.h>
 
-enum { FILE_MAX = 4 << 20, SECTION_MAX = 5000 };
+enum { SECTION_MAX = 5000 };
 
 static int at_line(struct err *err, const char *path, const config_setting_t *setting)
 {
@@ -151,9 +152,11 @@ static int parse(const char *path, config_t *file, struct err *err)
 
 	if (stat(path, &st) < 0)
 		return err_set(err, ERR_CONFIG, "cannot read %s: %s", path, err_no(errno));
-	if (!S_ISREG(st.st_mode) || st.st_size > FILE_MAX)
+	if (!S_ISREG(st.st_mode) || st.st_size > CONF_FILE_MAX)
 		return err_set(err, ERR_CONFIG, "%s is not a plain file of at most %d bytes",
-			       path, FILE_MAX);
+			       path, CONF_FILE_MAX);
+	if (conf_text_check(path, err) < 0)
+		return -1;
 	if (config_read_file(file, path) == CONFIG_TRUE)
 		return 0;
 	if (config_error_type(file) == CONFIG_ERR_FILE_IO)

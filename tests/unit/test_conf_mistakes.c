@@ -28,6 +28,11 @@ static const struct {
 	{TENANT "mailboxes: {\nrelay: { address = \"a@b\" }\nrelay: { address = \"c@b\" }\n}\n",
 	 "c.conf:8: duplicate setting name"},
 	{"@include \"missing.conf\"\n", "c.conf:1: cannot open include file"},
+	{"@include \"c.conf\"\n", "c.conf:1: include file nesting too deep"},
+	{"\xef\xbb\xbf" TENANT MAILBOX, "c.conf:1: begins with a byte order mark (BOM); save the "
+					"file as UTF-8 without one"},
+	{"\xff\xfet", "c.conf:1: begins with a byte order mark (BOM); save the file as UTF-8 "
+		      "without one"},
 
 	/* Keys. */
 	{"colour = 1\n" TENANT MAILBOX,
@@ -139,6 +144,24 @@ static const struct {
 	 "c.conf:8: recipients_per_message = 1001 is out of range: 1 to 1000"},
 	{MAILBOX_WITH("connections = 9223372036854775807L\n"),
 	 "c.conf:8: connections = 9223372036854775807 is out of range: 1 to 100"},
+	/* What would be another number as an int, and nothing else. */
+	{"runaway_factor = 4294967297\n" TENANT MAILBOX,
+	 "c.conf:1: 4294967297 is out of range: what may be over 2147483647 must end in L"},
+	{MAILBOX_WITH("# \"\n/* 1\n */ recipients_per_day = 0x100000001\n"),
+	 "c.conf:10: 0x100000001 is out of range: what may be over 2147483647 must end in L"},
+	{"postmaster = \"a\\\"\" // \"\n\n" TENANT_WITH(SECRET "licences = -4294967295\n"),
+	 "c.conf:7: -4294967295 is out of range: what may be over 2147483647 must end in L"},
+	{MAILBOX_WITH("connections = 99999999999999999999\n"),
+	 "c.conf:8: 99999999999999999999 is out of range: what may be over 2147483647 must end "
+	 "in L"},
+	{MAILBOX_WITH("connections = 99999999999999999999L\n"),
+	 "c.conf:8: connections = 9223372036854775807 is out of range: 1 to 100"},
+	{MAILBOX_WITH("connections = 4294967297.5\n"),
+	 "c.conf:8: connections must be a whole number without quotes"},
+	{MAILBOX_WITH("x4294967297-4294967297 = 1\n"),
+	 "c.conf:8: unknown key \"x4294967297-4294967297\" in a mailbox; see relay365.conf(5)"},
+	{MAILBOX_WITH("# 4294967297\n/* 4294967297 */ when_full = \"4294967297\"\n"),
+	 "c.conf:9: when_full = \"4294967297\" is not one of reject|defer|hold|wait|warn"},
 	{TENANT_WITH(SECRET "smtp_port = 65536\n"),
 	 "c.conf:5: smtp_port = 65536 is out of range: 1 to 65535"},
 	{"postmaster = \"a\\x01@b\"\n" TENANT MAILBOX,
@@ -315,6 +338,22 @@ static void test_mistakes(void **state)
 	assert_int_equal(failures, 0);
 }
 
+static void test_number_in_include(void **state)
+{
+	struct err err = ERR_INIT;
+	struct conf *conf;
+
+	(void)state;
+	(void)temp_text("more.conf", "\nrunaway_factor = 4294967297\n");
+	assert_null(load(TENANT MAILBOX "@include \"more.conf\"\n", &err));
+	assert_string_equal(err.text, "more.conf:2: 4294967297 is out of range: what may be over "
+				      "2147483647 must end in L");
+	(void)temp_text("more.conf", "runaway_factor = 100\n");
+	conf = load_good(TENANT MAILBOX "@include \"more.conf\"\n");
+	assert_int_equal(conf->runaway_factor, 100);
+	conf_free(&conf);
+}
+
 static void test_no_file(void **state)
 {
 	struct err err = ERR_INIT;
@@ -353,6 +392,7 @@ int main(void)
 		IN_TEMP(test_mistakes),
 		IN_TEMP(test_no_file),
 		IN_TEMP(test_include),
+		IN_TEMP(test_number_in_include),
 	};
 
 	return cmocka_run_group_tests_name("conf_mistakes", tests, NULL, NULL);
