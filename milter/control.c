@@ -1,6 +1,7 @@
 #include "milter/control.h"
 
 #include "alarm/alarm.h"
+#include "base/buf.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/sock.h"
@@ -284,20 +285,60 @@ static int read_reset_key(const struct conf *conf, const struct kv_message *requ
 	return 0;
 }
 
+/* Whether a limit of this name is in force; names gets all names, each once. */
+static bool find_limit(const struct conf *conf, const char *name, struct buf *names)
+{
+	size_t count;
+	struct quota_limit *limits = limits_from_conf(conf, &count);
+	bool found = false;
+
+	for (size_t i = 0; i < count; i++) {
+		found = found || strcmp(limits[i].name, name) == 0;
+		/* Those of one name are neighbours. */
+		if (i == 0 || strcmp(limits[i].name, limits[i - 1].name) != 0)
+			(void)buf_addf(names, "%s%s", i == 0 ? "" : ", ", limits[i].name);
+	}
+	free(limits);
+	return found;
+}
+
+/* The limit that is meant, "" for all: a name with a slip in it must not look like a success. */
+static int read_reset_limit(const struct conf *conf, const struct kv_message *request,
+			    char name_r[QUOTA_NAME_MAX + 1], struct err *err)
+{
+	const struct kv_pair *given = kv_find(request, "limit");
+	struct buf names = BUF_INIT(ERR_TEXT_MAX / 2);
+	int result = 0;
+
+	name_r[0] = '\0';
+	/* One that is too long is none's, as "" is. */
+	if (given != NULL && kv_copy(request, "limit", name_r, QUOTA_NAME_MAX + 1) < 0)
+		name_r[0] = '\0';
+	if (given != NULL && !find_limit(conf, name_r, &names))
+		result = err_set(err, ERR_PERM,
+				 "no limit in force is called \"%.*s\"; there are: %s",
+				 (int)(given->value_len < QUOTA_NAME_MAX ? given->value_len
+									 : QUOTA_NAME_MAX),
+				 given->value, buf_text(&names));
+	buf_clear(&names);
+	return result;
+}
+
 static int verb_reset(void *context, const struct kv_message *request, cJSON **json_r,
 		      struct err *err)
 {
 	struct milter_control *control = context;
 	struct live_conf *live = live_get(control->live);
 	char key[LOCK_KEY_MAX + 1], limit[QUOTA_NAME_MAX + 1];
-	bool all = kv_copy(request, "limit", limit, sizeof(limit)) < 0;
 	int per = -1, result = read_reset_key(live_conf(live), request, key, &per, err);
 
+	if (result == 0)
+		result = read_reset_limit(live_conf(live), request, limit, err);
 	if (result == 0) {
 		*json_r = cJSON_CreateObject();
 		(void)cJSON_AddStringToObject(*json_r, "ledger", "accepted");
-		(void)quota_reset(control->quota, all ? NULL : limit, per, key, add_reset,
-				  cJSON_AddArrayToObject(*json_r, "counters"));
+		(void)quota_reset(control->quota, limit[0] == '\0' ? NULL : limit, per, key,
+				  add_reset, cJSON_AddArrayToObject(*json_r, "counters"));
 	}
 	live_put(&live);
 	return result;

@@ -54,6 +54,11 @@ def test_accepted(lab):
         "accepted, recipients_per_day of relay@contoso.com: was 5, is 0\n")
     _daemon, told = reset(lab, flow.SENDER, "--limit", "per-sender")
     assert [c["used"] for c in told["counters"]] == [5]
+    for slip in "per_source", "x" * 64, "":
+        done = lab.relay365("reset", "erp", "--limit", slip, status=1)
+        assert 'no limit in force is called "%s' % slip[:63] in done.stderr
+        assert "there are: recipients_per_day, per-source, per-sender" in done.stderr
+    assert used(lab)["per-source", "erp"] == 1, "a slip resets nothing"
     assert reset(lab, "nobody")[1]["counters"] == []
     assert "nothing is counted for it" in lab.relay365("reset", "source:relay").stdout
     # a restart does not bring it back
