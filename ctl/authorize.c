@@ -99,7 +99,7 @@ static int show_end(const struct authorize *a, cJSON *status)
 	if (ctl_text(claims, "note")[0] != '\0')
 		(void)printf("Note: %s.\n", ctl_text(claims, "note"));
 	cJSON_Delete(status);
-	return fflush(stdout) == 0 ? result : CTL_PROBLEM;
+	return result;
 }
 
 /* Until it is done or has failed. */

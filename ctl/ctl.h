@@ -78,8 +78,10 @@ char *ctl_submit_socket(const struct conf *conf);
 const char *ctl_text(const cJSON *object, const char *name);
 long long ctl_number(const cJSON *object, const char *name);
 
-/* Prints and frees json; returns status. */
+/* Prints and frees json; returns status. main() sees to an output that can't be written. */
 int ctl_print_json(cJSON *json, int status);
+/* Tells why a command can't do its work, as {"error": ...} or a sentence; returns status. */
+int ctl_print_error(const struct ctl *ctl, const struct err *err, int status);
 
 /*
  * probe.c: tokend signs in with a mailbox's token; its verdict as

@@ -156,7 +156,7 @@ static int print_text(const struct doctor *doctor, int status)
 		print_check(doctor, &checks[i]);
 	if (doctor->verbose)
 		(void)printf("\n%s", buf_text(&doctor->transcript));
-	return fflush(stdout) == 0 ? status : CTL_PROBLEM;
+	return status;
 }
 
 static int print_json(const struct doctor *doctor, int status)

@@ -55,7 +55,7 @@ static int show(const struct ctl *ctl)
 	cJSON_ArrayForEach (limit, cJSON_GetObjectItemCaseSensitive(answer, "limits"))
 		print_limit(limit);
 	cJSON_Delete(answer);
-	return fflush(stdout) == 0 ? CTL_OK : CTL_PROBLEM;
+	return CTL_OK;
 }
 
 struct reading {
@@ -86,7 +86,7 @@ static int what_if(const struct ctl *ctl, const char *config, const char *const 
 		err_set(&err, ERR_PERM, "the log holds more than %d messages; name fewer files",
 			MAILS_MAX);
 	if (err.text[0] != '\0') {
-		(void)fprintf(stderr, "relay365: %s\n", err.text);
+		status = ctl_print_error(ctl, &err, status);
 	} else {
 		all = mails_all(reading.mails, &n);
 		result = what_if_replay(conf, all, n);
@@ -96,7 +96,6 @@ static int what_if(const struct ctl *ctl, const char *config, const char *const 
 		} else {
 			what_if_print(result);
 			cJSON_Delete(result);
-			status = fflush(stdout) == 0 ? CTL_OK : CTL_PROBLEM;
 		}
 	}
 	conf_free(&conf);

@@ -59,7 +59,7 @@ static int tell_both(const struct ctl *ctl, const char *verb, const struct contr
 	print_one("tokend", cJSON_GetObjectItemCaseSensitive(all, "tokend"));
 	print_one("milter", cJSON_GetObjectItemCaseSensitive(all, "milter"));
 	cJSON_Delete(all);
-	return fflush(stdout) == 0 ? status : CTL_PROBLEM;
+	return status;
 }
 
 static int usage(void)
@@ -148,5 +148,5 @@ int ctl_reset(const struct ctl *ctl)
 	else
 		print_one(answer->string, answer);
 	cJSON_Delete(all);
-	return fflush(stdout) == 0 ? status : CTL_PROBLEM;
+	return status;
 }

@@ -158,7 +158,20 @@ int ctl_print_json(cJSON *json, int status)
 		(void)puts(text);
 	cJSON_free(text);
 	cJSON_Delete(json);
-	return fflush(stdout) == 0 ? status : CTL_PROBLEM;
+	return status;
+}
+
+int ctl_print_error(const struct ctl *ctl, const struct err *err, int status)
+{
+	cJSON *json;
+
+	if (ctl->json) {
+		json = cJSON_CreateObject();
+		(void)cJSON_AddStringToObject(json, "error", err->text);
+		return ctl_print_json(json, status);
+	}
+	(void)fprintf(stderr, "relay365: %s\n", err->text);
+	return status;
 }
 
 int ctl_with_conf(const struct ctl *without, int (*run)(const struct ctl *ctl))
@@ -168,23 +181,16 @@ int ctl_with_conf(const struct ctl *without, int (*run)(const struct ctl *ctl))
 	struct conf *conf = conf_load(ctl.conf_path, &err);
 	int status;
 
-	if (conf == NULL) {
-		if (ctl.json) {
-			cJSON *json = cJSON_CreateObject();
-
-			(void)cJSON_AddStringToObject(json, "error", err.text);
-			return ctl_print_json(json, CTL_CONFIG);
-		}
-		(void)fprintf(stderr, "relay365: %s\n", err.text);
-		return CTL_CONFIG;
-	}
+	if (conf == NULL)
+		return ctl_print_error(&ctl, &err, CTL_CONFIG);
 	ctl.conf = conf;
 	status = run(&ctl);
 	conf_free(&conf);
 	return status;
 }
 
-/* Every command takes --json behind its name as well; the rest stays, how many is returned. */
+/* Every command takes -j and --json behind its name as well; the rest stays, how many is
+ * returned. */
 static int take_json(struct ctl *ctl, int argc)
 {
 	int n = 0;
@@ -195,7 +201,7 @@ static int take_json(struct ctl *ctl, int argc)
 				ctl->argv[n++] = ctl->argv[i++];
 			break;
 		}
-		if (strcmp(ctl->argv[i], "--json") == 0)
+		if (strcmp(ctl->argv[i], "--json") == 0 || strcmp(ctl->argv[i], "-j") == 0)
 			ctl->json = true;
 		else
 			ctl->argv[n++] = ctl->argv[i];
@@ -203,7 +209,7 @@ static int take_json(struct ctl *ctl, int argc)
 	return n;
 }
 
-int main(int argc, char **argv)
+static int run(int argc, char **argv)
 {
 	static const struct option options[] = {{"config", required_argument, NULL, 'c'},
 						{"json", no_argument, NULL, 'j'},
@@ -244,4 +250,17 @@ int main(int argc, char **argv)
 	}
 	usage(stderr);
 	return CTL_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+	int status = run(argc, argv);
+
+	/* Whatever was printed, by whichever command: said is only what has arrived. */
+	errno = 0;
+	if (fflush(stdout) == 0 && ferror(stdout) == 0)
+		return status;
+	(void)fprintf(stderr, "relay365: cannot write the output%s%s\n", errno == 0 ? "" : ": ",
+		      errno == 0 ? "" : err_no(errno));
+	return status == CTL_OK ? CTL_PROBLEM : status;
 }

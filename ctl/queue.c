@@ -207,7 +207,7 @@ static int print(const struct ctl *ctl, cJSON *all, int status)
 	if (status == CTL_OK && cJSON_GetArraySize(messages) == 0)
 		(void)printf("No mail waits.\n");
 	cJSON_Delete(all);
-	return fflush(stdout) == 0 ? status : CTL_PROBLEM;
+	return status;
 }
 
 int ctl_queue(const struct ctl *ctl)

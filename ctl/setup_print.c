@@ -60,5 +60,5 @@ int setup_print(const struct ctl *ctl)
 	free(folder);
 	if (output.json != NULL)
 		return ctl_print_json(output.json, CTL_OK);
-	return fflush(stdout) == 0 ? CTL_OK : CTL_PROBLEM;
+	return CTL_OK;
 }

@@ -115,5 +115,5 @@ int ctl_status(const struct ctl *ctl)
 	(void)fwrite(buf_text(&text), 1, text.len, stdout);
 	buf_clear(&text);
 	cJSON_Delete(status);
-	return fflush(stdout) == 0 ? result : CTL_PROBLEM;
+	return result;
 }

@@ -75,7 +75,7 @@ static int print_token(const struct kv_message *answer)
 	if (kv_is(answer, "status", "ok") && token != NULL) {
 		(void)fwrite(token->value, 1, token->value_len, stdout);
 		(void)fputc('\n', stdout);
-		return fflush(stdout) == 0 ? CTL_OK : CTL_PROBLEM;
+		return CTL_OK;
 	}
 	if (kv_copy(answer, "reason", reason, sizeof(reason)) < 0)
 		(void)snprintf(reason, sizeof(reason), "relay365-tokend gave no reason");

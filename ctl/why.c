@@ -252,5 +252,5 @@ int ctl_why(const struct ctl *ctl)
 	if (status == CTL_OK)
 		print_text(&story);
 	cJSON_Delete(story.json);
-	return fflush(stdout) == 0 ? status : CTL_PROBLEM;
+	return status;
 }

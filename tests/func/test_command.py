@@ -3,13 +3,16 @@
 import concurrent.futures
 import json
 import re
+import subprocess
 
 import pytest
 
 import flow
 import lab as laboratory
 import procs
+import programs
 import relay365_conf
+import small_disk
 import token_client
 
 pytestmark = pytest.mark.needs_build
@@ -60,6 +63,32 @@ def test_every_command_refuses_a_broken_file(lab, command):
 def test_no_file(lab):
     done = lab.relay365("check", status=78)
     assert done.stderr == "relay365: cannot read %s: No such file or directory\n" % lab.config
+
+
+def test_json_may_stand_anywhere(lab):
+    lab.configure()
+    for args in (["-j", "check"], ["check", "-j"], ["--json", "check"], ["check", "--json"]):
+        assert json_of(lab.relay365(*args))["mailboxes"] == 1
+    done = lab.relay365("limits", "--what-if", "/nonexistent", "-j", status=78)
+    assert json_of(done) == {"error": "cannot read /nonexistent: No such file or directory"}
+
+
+def test_output_that_cannot_be_written(lab):
+    """Whatever the command: what was not said was not done well."""
+    lab.configure()
+    lab.milter.start()
+    copy = lab.folder + "/copy.db"
+    with small_disk.mounted(lab.folder + "/full") as disk, \
+            open(disk.path + "/out", "wb") as out:
+        disk.fill()
+        for args in (["--help"], ["--version"], ["check"], ["check", "-j"], ["reload", "milter"],
+                     ["backup", copy], ["explain", "535"], ["limits"], ["setup", "postfix", "--print"]):
+            done = subprocess.run(
+                [programs.program("relay365"), "-c", lab.config, *args], stdout=out,
+                stderr=subprocess.PIPE, text=True, check=False,
+                env=programs.environment(lab.folder))
+            assert done.returncode == 1, args
+            assert done.stderr.startswith("relay365: cannot write the output"), args
 
 
 # -- check -----------------------------------------------------------------------
