@@ -140,7 +140,7 @@ static void check_queue(struct doctor *doctor)
 	bool known = false;
 
 	for (size_t i = 0; i < queues->count; i++)
-		known |= strcmp(queues->item[i], queue) == 0;
+		known |= instance_same_folder(queues->item[i], queue);
 	if (!known)
 		doctor_add(doctor, DOCTOR_FAULT,
 			   "name it in queue_directories, then run: systemctl restart "

@@ -5,6 +5,7 @@
 #include "ctl/child.h"
 
 #include <ctype.h>
+#include <sys/stat.h>
 
 enum { ARGS_MAX = 12, TEXT_MAX = 64 * 1024, QUEUE_MAX = 512 << 20 };
 
@@ -74,10 +75,18 @@ static char *config_of_master(const char *queue_dir)
 	return found;
 }
 
+bool instance_same_folder(const char *a, const char *b)
+{
+	struct stat x, y;
+
+	return strcmp(a, b) == 0 || (stat(a, &x) == 0 && stat(b, &y) == 0 &&
+				     x.st_dev == y.st_dev && x.st_ino == y.st_ino);
+}
+
 static bool owns(const char *config_dir, const char *queue_dir)
 {
 	char *its = parameter(config_dir, "queue_directory");
-	bool same = its != NULL && strcmp(its, queue_dir) == 0;
+	bool same = its != NULL && instance_same_folder(its, queue_dir);
 
 	free(its);
 	return same;

@@ -15,6 +15,10 @@
  */
 char *instance_config_dir(const char *queue_dir, struct err *err);
 
+/* Whether both name one folder, by whatever path: a slash at the end or a link changes nothing.
+ */
+bool instance_same_folder(const char *a, const char *b);
+
 /*
  * Runs one of Postfix's commands there ("postqueue", "-j"); args ends with
  * NULL. Returns 0 and its output, or -1 with what it said.

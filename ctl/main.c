@@ -209,6 +209,20 @@ static int take_json(struct ctl *ctl, int argc)
 	return n;
 }
 
+/* Postfix's and Sendmail's tools are in folders that only root has in its PATH, if at all. */
+static void complete_path(void)
+{
+	static const char theirs[] = "/usr/local/sbin:/usr/sbin:/sbin";
+	const char *path = getenv("PATH");
+	char *whole;
+
+	if (path == NULL || path[0] == '\0')
+		path = "/usr/local/bin:/usr/bin:/bin";
+	whole = xasprintf("%s:%s", path, theirs);
+	(void)setenv("PATH", whole, 1);
+	free(whole);
+}
+
 static int run(int argc, char **argv)
 {
 	static const struct option options[] = {{"config", required_argument, NULL, 'c'},
@@ -254,8 +268,10 @@ static int run(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-	int status = run(argc, argv);
+	int status;
 
+	complete_path();
+	status = run(argc, argv);
 	/* Whatever was printed, by whichever command: said is only what has arrived. */
 	errno = 0;
 	if (fflush(stdout) == 0 && ferror(stdout) == 0)

@@ -5,6 +5,7 @@
 #include "base/sock.h"
 #include "base/xalloc.h"
 #include "ctl/child.h"
+#include "ctl/instance.h"
 #include "postfix/edit.h"
 #include "postfix/generate.h"
 #include "postfix/merge.h"
@@ -122,7 +123,7 @@ static int check_queue(struct work *work, const struct postfix_facts *facts, str
 
 	work->queue_dir = facts_value(facts->expanded, "queue_directory");
 	for (size_t i = 0; i < known->count; i++)
-		if (strcmp(known->item[i], work->queue_dir) == 0)
+		if (instance_same_folder(known->item[i], work->queue_dir))
 			return 0;
 	return err_set(
 		err, ERR_CONFIG,
@@ -352,7 +353,7 @@ static int print_work(const struct work *work, bool changed)
 		print_notes(buf_text(&work->notes));
 		(void)puts(next_step(work, changed));
 		buf_clear(&diff);
-		return fflush(stdout) == 0 ? CTL_OK : CTL_PROBLEM;
+		return CTL_OK;
 	}
 	json = cJSON_CreateObject();
 	(void)cJSON_AddStringToObject(json, "config_dir", work->config_dir);

@@ -3,12 +3,14 @@
 import gzip
 import json
 import re
+import subprocess
 
 import pytest
 
 import flow
 import letters as letters_module
 import procs
+import programs
 
 pytestmark = pytest.mark.needs_build
 
@@ -61,6 +63,11 @@ def test_queue(lab):
     assert re.search(r"^%s  hold  <erp@contoso.com> to 1 recipient, mailbox relay; relay365 why tells"
                      % qids[2], text, re.M)
     assert text.count("\n    expires 2") == 2
+    lab.configure(queue_directories=[lab.queue_dir + "/"])
+    done = subprocess.run(
+        [programs.program("relay365"), "-c", lab.config, "queue"], stdout=subprocess.PIPE,
+        text=True, check=True, env=programs.environment(lab.folder, PATH="/usr/bin:/bin"))
+    assert done.stdout == text, "with a slash more, for who has no sbin in PATH"
     lab.tokend.stop()
     assert len(run(lab, "queue", status=75)["messages"]) == 3, "without tokend too"
 
