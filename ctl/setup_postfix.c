@@ -226,11 +226,12 @@ static int keep_copies(const struct work *work, struct err *err)
 	char *master_path = xasprintf("%s/master.cf", backup);
 	int result = -1;
 
-	(void)mkdir(folder, 0755);
-	(void)mkdir(backup, 0700);
-	if (undo_texts(&copy, &main_cf, &master_cf, err) == 0 &&
-	    file_replace(main_path, buf_text(&main_cf), main_cf.len, work->file[MAIN].mode,
-			 err) == 0)
+	if (mkdir(folder, 0755) < 0 && errno != EEXIST)
+		err_set(err, ERR_CONFIG, "cannot make the folder %s: %s", folder, err_no(errno));
+	else if (file_make_folder(backup, err) == 0 &&
+		 undo_texts(&copy, &main_cf, &master_cf, err) == 0 &&
+		 file_replace(main_path, buf_text(&main_cf), main_cf.len, work->file[MAIN].mode,
+			      err) == 0)
 		result = file_replace(master_path, buf_text(&master_cf), master_cf.len,
 				      work->file[MASTER].mode, err);
 	free(folder);

@@ -159,9 +159,8 @@ static int keep_copies(const struct work *work, struct err *err)
 	char *folder = xasprintf("%.*s/sendmail-backup",
 				 slash == NULL ? 1 : (int)(slash - work->ctl->conf->path),
 				 slash == NULL ? "." : work->ctl->conf->path);
-	int result = 0;
+	int result = file_make_folder(folder, err);
 
-	(void)mkdir(folder, 0700);
 	for (int i = MC; i < FILES && result == 0; i++) {
 		const struct setup_file *file = &work->file[i];
 		char *path = xasprintf("%s/%s", folder, strrchr(file->path, '/') + 1);
@@ -241,7 +240,7 @@ static int print_work(const struct work *work, bool changed)
 		(void)printf("Note: %.*s.\n", (int)strcspn(note, "\n"), note);
 	(void)puts(next_step(work, changed));
 	buf_clear(&diff);
-	return fflush(stdout) == 0 ? CTL_OK : CTL_PROBLEM;
+	return CTL_OK;
 }
 
 /* For who puts it into sendmail.mc by other means. */

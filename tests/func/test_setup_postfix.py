@@ -15,6 +15,7 @@ import postfix_conf
 import procs
 import programs
 import relay365_conf
+import small_disk
 
 pytestmark = pytest.mark.needs_build
 
@@ -310,6 +311,19 @@ def test_a_queue_that_the_daemons_do_not_know(lab):
     lab.configure(queue_directories=["/var/spool/other"])
     text = refused(lab, box, "--apply")
     assert 'set queue_directories = ["%s"]' % box.queue_dir in text
+
+
+def test_a_folder_that_cannot_be_made(lab):
+    """The reason is told, and Postfix is left as it was."""
+    box = begin(lab, usual)
+    before = picture(box.config)
+    with small_disk.mounted(lab.folder + "/etc") as disk:
+        shutil.copy(lab.config, disk.path)
+        subprocess.run(["mount", "-o", "remount,ro", disk.path], check=True)
+        done = lab.relay365("-c", disk.path + "/relay365.conf", "setup", "postfix", "--apply",
+                            "--config-dir", box.config, status=78)
+    assert "cannot make the folder %s/postfix: Read-only file system" % disk.path in done.stderr
+    assert picture(box.config) == before
 
 
 def test_a_broken_master_cf(lab):
