@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { BLOCK = 64 * 1024, BACKUP_MS = 120 * 1000 };
@@ -60,6 +61,20 @@ static int move_file(const char *from, const char *to, struct err *err)
 	return rc;
 }
 
+/* Only a file gives way to the copy: a device or a link is there for others. */
+static int check_target(const char *path, struct err *err)
+{
+	struct stat st;
+
+	if (lstat(path, &st) < 0 || S_ISREG(st.st_mode))
+		return 0;
+	return err_set(err, ERR_CONFIG, "%s is %s; name a file, or one that is yet to be made",
+		       path,
+		       S_ISDIR(st.st_mode)   ? "a folder"
+		       : S_ISLNK(st.st_mode) ? "a symbolic link"
+					     : "no plain file");
+}
+
 int ctl_backup(const struct ctl *ctl)
 {
 	struct err err = ERR_INIT;
@@ -72,7 +87,9 @@ int ctl_backup(const struct ctl *ctl)
 		return CTL_USAGE;
 	}
 	socket = ctl_milter_socket(ctl->conf);
-	rc = control_call(socket, "backup", NULL, NULL, BACKUP_MS, &answer, &err);
+	rc = check_target(ctl->argv[0], &err);
+	if (rc == 0)
+		rc = control_call(socket, "backup", NULL, NULL, BACKUP_MS, &answer, &err);
 	free(socket);
 	cJSON_Delete(answer);
 	/* Where it is known to be, and not where the answer says: this may run as root. */
@@ -80,10 +97,9 @@ int ctl_backup(const struct ctl *ctl)
 	if (rc == 0)
 		rc = move_file(from, ctl->argv[0], &err);
 	free(from);
-	if (rc < 0) {
-		(void)fprintf(stderr, "relay365: %s\n", err.text);
-		return err.class == ERR_TEMP ? CTL_TRY_LATER : CTL_PROBLEM;
-	}
+	if (rc < 0)
+		return ctl_print_error(ctl, &err,
+				       err.class == ERR_TEMP ? CTL_TRY_LATER : CTL_PROBLEM);
 	if (ctl->json) {
 		answer = cJSON_CreateObject();
 		(void)cJSON_AddStringToObject(answer, "file", ctl->argv[0]);

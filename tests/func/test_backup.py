@@ -4,12 +4,14 @@ import contextlib
 import os
 import shutil
 import sqlite3
+import stat
 import threading
 
 import pytest
 
 import flow
 import milter_client
+import procs
 
 pytestmark = pytest.mark.needs_build
 
@@ -108,6 +110,21 @@ def test_damaged_ledger_is_moved_aside(lab):
     shutil.copy(copy, ledger)
     lab.milter.start()
     assert used(lab) == 5
+
+
+def test_backup_replaces_nothing_but_a_file(lab):
+    lab.configure()
+    lab.milter.start()
+    there, fifo, link = (lab.folder + "/" + name for name in ("there", "fifo", "link"))
+    procs.write(there, "as it was")
+    os.mkfifo(fifo)
+    os.symlink(there, link)
+    for path, what in (fifo, "no plain file"), (link, "a symbolic link"), (lab.folder, "a folder"):
+        assert "%s is %s" % (path, what) in lab.relay365("backup", path, status=1).stderr
+    assert stat.S_ISFIFO(os.lstat(fifo).st_mode) and os.path.islink(link)
+    assert procs.read(there) == "as it was"
+    lab.relay365("backup", there)
+    assert counted(there) == 0
 
 
 def test_backup_that_cannot_be(lab):
