@@ -5,14 +5,14 @@
 
 #include "base/xalloc.h"
 #include "explain/explain.h"
+#include "maillog/logfile.h"
 
 #include <ctype.h>
-#include <errno.h>
 #include <strings.h>
 #include <sys/stat.h>
 
 enum {
-	LINE_SIZE = 16384, /* bytes of a line that are looked at */
+	TEXT_MAX = 16384, /* bytes of what is given as arguments */
 	EXAMPLE_SIZE = 240,
 	FOUND_MAX = 512 /* the tables hold fewer entries */
 };
@@ -79,16 +79,23 @@ static void add_line(struct report *report, const char *line)
 	}
 }
 
-static void add_stream(struct report *report, FILE *file)
+/* "-" is the standard input. */
+static int add_file(struct report *report, const char *path, struct err *err)
 {
-	char line[LINE_SIZE];
-	bool whole = true; /* the piece before ended with its line */
+	struct logfile *file = logfile_open(path, err);
+	int result = file == NULL ? -1 : 1;
+	struct logtext text;
+	char line[LOGLINE_MAX + 1];
 
-	while (fgets(line, sizeof(line), file) != NULL) {
-		if (whole)
+	while (result > 0) {
+		result = logfile_next(file, &text, err);
+		if (result > 0) {
+			(void)logtext_copy(&text, line, sizeof(line));
 			add_line(report, line);
-		whole = strchr(line, '\n') != NULL;
+		}
 	}
+	logfile_close(&file);
+	return result;
 }
 
 /* A code alone, "5.7.139", "535", "7000222", "AADSTS7000222" or "invalid_client". */
@@ -178,7 +185,7 @@ static void print_text(const struct report *report)
 /* The arguments as one text, so that a log line needs no quotes. */
 static char *joined(const struct ctl *ctl)
 {
-	struct buf text = BUF_INIT(LINE_SIZE);
+	struct buf text = BUF_INIT(TEXT_MAX);
 	char *copy;
 
 	for (int i = 0; i < ctl->argc; i++)
@@ -189,46 +196,33 @@ static char *joined(const struct ctl *ctl)
 	return copy;
 }
 
-static int read_file(struct report *report, const char *path)
-{
-	FILE *file = fopen(path, "r");
-
-	if (file == NULL) {
-		(void)fprintf(stderr, "relay365: cannot read %s: %s\n", path, err_no(errno));
-		return CTL_PROBLEM;
-	}
-	add_stream(report, file);
-	(void)fclose(file);
-	return CTL_OK;
-}
-
 int ctl_explain(const struct ctl *ctl)
 {
 	struct report *report = xcalloc(1, sizeof(*report));
 	char *text = joined(ctl);
+	struct err err = ERR_INIT;
 	struct stat st;
 	int status = CTL_OK;
 
-	if (ctl->argc == 0 || strcmp(text, "-") == 0) {
-		add_stream(report, stdin);
-	} else if (ctl->argc == 1 && stat(text, &st) == 0 && !S_ISDIR(st.st_mode)) {
-		status = read_file(report, text);
-	} else if (!add_code(report, text)) {
+	if (ctl->argc == 0 || strcmp(text, "-") == 0)
+		status = add_file(report, "-", &err);
+	else if (ctl->argc == 1 && stat(text, &st) == 0 && !S_ISDIR(st.st_mode))
+		status = add_file(report, text, &err);
+	else if (!add_code(report, text))
 		add_line(report, text);
-	}
 	free(text);
-	if (status == CTL_OK) {
+	if (status < 0) {
+		status = ctl_print_error(ctl, &err, CTL_PROBLEM);
+	} else {
 		if (report->count > 1)
 			qsort(report->found, report->count, sizeof(report->found[0]), by_count);
 		/* A log without failures is well; a text that nobody knows is not. */
 		if (report->unknown.count > 0 || (report->count == 0 && report->lines <= 1))
 			status = CTL_PROBLEM;
-		if (ctl->json) {
+		if (ctl->json)
 			status = print_json(report, status);
-		} else {
+		else
 			print_text(report);
-			status = fflush(stdout) == 0 ? status : CTL_PROBLEM;
-		}
 	}
 	free(report);
 	return status;

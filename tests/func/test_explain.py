@@ -1,6 +1,8 @@
 """relay365 explain: offline, without a configuration, from arguments, files and standard input."""
 
+import gzip
 import json
+import os
 
 import pytest
 
@@ -61,6 +63,19 @@ def test_a_log_file(lab):
     text = lab.relay365("explain", path).stdout
     assert "5.7.139 mailbox (config), 2 lines\n" in text
     assert "What to do: " in text and "Last: Nov 26 09:00:03" in text
+
+
+def test_a_packed_log_file(lab):
+    path = lab.folder + "/mail.log.2.gz"
+    with gzip.open(path, "wt") as f:
+        f.write(LOG * 100)
+    said = explained(lab, path)
+    assert said["lines"] == 500 and said["unexplained"] == 0
+    assert {e["id"]: e["count"] for e in said["explanations"]} == {
+        e["id"]: e["count"] * 100 for e in explained(lab, data=LOG)["explanations"]}
+    with open(path, "r+b") as f:
+        f.truncate(os.path.getsize(path) - 20)
+    assert "cannot read %s on" % path in lab.relay365("explain", path, status=1).stderr
 
 
 def test_standard_input_and_what_is_not_known(lab):
