@@ -36,6 +36,7 @@ struct work {
 	cJSON *messages; /* those that it is about */
 	struct buf ids;	 /* those of one instance, one a line */
 	size_t count;
+	bool already; /* the message that is to be held is on hold */
 	const char *config_dir;
 	const char *queue_dir;
 };
@@ -132,8 +133,12 @@ static void each_message(void *arg, const cJSON *message)
 
 	if (strcmp(sender, "MAILER-DAEMON") == 0)
 		sender = "";
-	if (held == work->hold || !is_wanted(work, id, sender))
+	if (!is_wanted(work, id, sender))
 		return;
+	if (held == work->hold) {
+		work->already |= work->hold && work->lock_key[0] == '\0';
+		return;
+	}
 	/* Who names one message means it; a key only means what relay365 has held. */
 	if (!work->hold && why == NULL && !work->any && work->lock_key[0] != '\0')
 		return;
@@ -303,10 +308,12 @@ static int finish(struct work *work, int status, const struct err *err)
 	free(work->evidence);
 	/* A key may find nothing; a message that is named must be there. */
 	if (status == CTL_OK && work->key != NULL && work->lock_key[0] == '\0' &&
-	    work->count == 0)
+	    work->count == 0 && !work->already)
 		status = CTL_PROBLEM;
 	if (err->text[0] != '\0')
 		(void)fprintf(stderr, "relay365: %s\n", err->text);
+	else if (work->already)
+		(void)fprintf(stderr, "relay365: message %s is on hold already\n", work->key);
 	else if (status == CTL_PROBLEM)
 		(void)fprintf(stderr,
 			      "relay365: no mailbox, source or message %s called \"%s\"\n",
@@ -315,7 +322,7 @@ static int finish(struct work *work, int status, const struct err *err)
 		print_text(work);
 		cJSON_Delete(work->messages);
 		cJSON_Delete(json);
-		return fflush(stdout) == 0 ? status : CTL_PROBLEM;
+		return status;
 	}
 	(void)cJSON_AddItemToObject(json, "messages", work->messages);
 	return ctl_print_json(json, status);

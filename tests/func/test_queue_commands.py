@@ -158,6 +158,17 @@ def test_hold(lab):
     assert run(lab, "hold", "relay")["messages"] == [], "there is no more"
 
 
+def test_hold_again(lab):
+    letters = started(lab, milter=False)
+    lab.sim.listen("smtp", open=False, drop=True)
+    qid = letters.send(xclient=ERP)
+    letters.wait_deferred(qid)
+    assert lab.relay365("hold", qid).stdout.endswith("1 message put on hold\n")
+    done = lab.relay365("hold", qid)
+    assert done.stderr == "relay365: message %s is on hold already\n" % qid
+    assert done.stdout == "0 messages put on hold\n"
+
+
 @pytest.mark.parametrize("args, status, text", [
     (["release", "a", "b"], 2, "usage: "), (["hold"], 2, "usage: "), (["hold", "--any"], 2, "usage: "),
     (["queue", "x"], 2, "usage: "), (["why"], 2, "usage: "), (["why", "A", "B"], 2, "usage: "),
