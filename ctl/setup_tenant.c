@@ -9,6 +9,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <pwd.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -45,6 +46,30 @@ static const char **answer_at(struct tenant_answers *answers, size_t i)
 	return (const char **)(void *)((char *)answers + questions[i].at);
 }
 
+/* ---- lists: "a, b" ---- */
+
+bool tenant_next_word(const char **list, char *word, size_t cap)
+{
+	size_t len;
+
+	*list += strspn(*list, ", ");
+	len = strcspn(*list, ", ");
+	/* One that is cut is too long for the configuration all the same. */
+	(void)snprintf(word, cap, "%.*s", (int)len, *list);
+	*list += len;
+	return len > 0;
+}
+
+static bool has_word(const char *list, const char *wanted)
+{
+	char word[ANSWER_MAX];
+
+	while (tenant_next_word(&list, word, sizeof(word)))
+		if (strcasecmp(word, wanted) == 0)
+			return true;
+	return false;
+}
+
 /* ---- what was given ---- */
 
 /* Nothing that a script, a configuration or a shell would take for more than a word. */
@@ -69,6 +94,35 @@ static char *ask(const char *text)
 	return xstrdup(line);
 }
 
+static int check_addresses(const char *option, const char *list, struct err *err)
+{
+	char word[ANSWER_MAX];
+
+	while (tenant_next_word(&list, word, sizeof(word)))
+		if (strchr(word, '@') == NULL)
+			return err_set(err, ERR_CONFIG, "%s: \"%s\" is no mail address", option,
+				       word);
+	return 0;
+}
+
+/* What is easily said of an option; all else, the configuration that is made of them says. */
+static int check_answers(const struct tenant_answers *answers, struct err *err)
+{
+	const char *list = answers->send_as;
+	char word[ANSWER_MAX];
+
+	if (check_addresses("--mailboxes", answers->mailboxes, err) < 0 ||
+	    check_addresses("--send-as", answers->send_as, err) < 0)
+		return -1;
+	while (tenant_next_word(&list, word, sizeof(word)))
+		if (has_word(answers->mailboxes, word))
+			return err_set(
+				err, ERR_CONFIG,
+				"--send-as: %s is one of the mailboxes and sends for itself",
+				word);
+	return 0;
+}
+
 static int complete(struct tenant *tenant, struct err *err)
 {
 	struct tenant_answers *answers = &tenant->answers;
@@ -87,25 +141,12 @@ static int complete(struct tenant *tenant, struct err *err)
 		if (check_words(questions[i].option, *answer, err) < 0)
 			return -1;
 	}
-	if (strchr(answers->mailboxes, '@') == NULL)
-		return err_set(err, ERR_CONFIG, "--mailboxes: \"%s\" is no mail address",
-			       answers->mailboxes);
-	return 0;
+	return check_answers(answers, err);
 }
 
-/* ---- lists: "a, b" ---- */
-
-bool tenant_next_word(const char **list, char *word, size_t cap)
+static bool is_number(const char *text)
 {
-	size_t len;
-
-	*list += strspn(*list, ", ");
-	len = strcspn(*list, ", ");
-	if (len == 0 || len >= cap)
-		return false;
-	(void)snprintf(word, cap, "%.*s", (int)len, *list);
-	*list += len;
-	return true;
+	return text[0] != '\0' && text[strspn(text, "0123456789")] == '\0';
 }
 
 /* "contoso" of "contoso.onmicrosoft.com", "relay" of "relay@contoso.com": fit for a name. */
@@ -124,7 +165,7 @@ static void name_of(const char *text, char *name, size_t cap)
 /* The domains of the mailboxes, each once, when none were given. */
 static char *domains_of(const struct tenant_answers *answers)
 {
-	struct buf text = BUF_INIT(ANSWER_MAX);
+	struct buf text = BUF_INIT(TEXT_MAX);
 	const char *list = answers->mailboxes;
 	char word[ANSWER_MAX], *copy;
 
@@ -133,7 +174,7 @@ static char *domains_of(const struct tenant_answers *answers)
 	while (tenant_next_word(&list, word, sizeof(word))) {
 		const char *at = strchr(word, '@');
 
-		if (at != NULL && strstr(buf_text(&text), at + 1) == NULL)
+		if (at != NULL && !has_word(buf_text(&text), at + 1))
 			(void)buf_addf(&text, "%s%s", text.len > 0 ? "," : "", at + 1);
 	}
 	copy = xstrdup(buf_text(&text));
@@ -154,15 +195,28 @@ static void add_list(struct buf *text, const char *list, const char *before)
 	}
 }
 
+/* That of its address, with a number when it is among names, the others'. */
+static void name_mailbox(const char *address, struct buf *names, char name[CONF_NAME_MAX + 1])
+{
+	char base[CONF_NAME_MAX + 1];
+
+	name_of(address, base, sizeof(base));
+	(void)snprintf(name, CONF_NAME_MAX + 1, "%s", base);
+	for (unsigned int n = 2; has_word(buf_text(names), name); n++)
+		(void)snprintf(name, CONF_NAME_MAX + 1, "%.*s-%u", CONF_NAME_MAX - 5, base, n);
+	(void)buf_addf(names, "%s,", name);
+}
+
 static void add_mailboxes(const struct tenant *tenant, struct buf *text)
 {
 	const char *list = tenant->answers.mailboxes;
 	char address[ANSWER_MAX], name[CONF_NAME_MAX + 1];
+	struct buf names = BUF_INIT(TEXT_MAX);
 	bool first = true;
 
 	(void)buf_adds(text, "\nmailboxes: {\n");
 	while (tenant_next_word(&list, address, sizeof(address))) {
-		name_of(address, name, sizeof(name));
+		name_mailbox(address, &names, name);
 		(void)buf_addf(text, "  %s: {\n    address = \"%s\"\n    tenant = \"%s\"\n", name,
 			       address, tenant->name);
 		(void)buf_adds(text, "    senders = [");
@@ -179,6 +233,7 @@ static void add_mailboxes(const struct tenant *tenant, struct buf *text)
 		first = false;
 	}
 	(void)buf_adds(text, "}\n");
+	buf_clear(&names);
 }
 
 static void make_configuration(const struct tenant *tenant, struct buf *text)
@@ -196,7 +251,7 @@ static void make_configuration(const struct tenant *tenant, struct buf *text)
 		       answers->id,
 		       answers->client_id[0] != '\0' ? answers->client_id : TENANT_NO_CLIENT);
 	if (answers->secret_file[0] != '\0')
-		(void)buf_addf(text, "    secret_file = \"%s\"\n", answers->secret_file);
+		(void)buf_addf(text, "    secret_file = \"%s\"\n", tenant->secret_file);
 	else
 		(void)buf_addf(text, "    certificate = \"%s\"\n    private_key = \"%s\"\n",
 			       tenant->certificate, tenant->key);
@@ -204,7 +259,10 @@ static void make_configuration(const struct tenant *tenant, struct buf *text)
 	add_list(text, tenant->domains, "");
 	(void)buf_adds(text, "]\n");
 	if (answers->licences[0] != '\0')
-		(void)buf_addf(text, "    licences = %s\n", answers->licences);
+		(void)buf_addf(text,
+			       is_number(answers->licences) ? "    licences = %s\n"
+							    : "    licences = \"%s\"\n",
+			       answers->licences);
 	(void)buf_adds(text, "  }\n}\n");
 	add_mailboxes(tenant, text);
 }
@@ -216,6 +274,32 @@ static bool exists(const char *path)
 	struct stat st;
 
 	return stat(path, &st) == 0;
+}
+
+/* Tried as a file of its own, before it takes the place of one that works. */
+static int check_text(const struct tenant *tenant, const struct buf *text, struct err *err)
+{
+	char *trial = xasprintf("%s.trial", tenant->conf_path);
+	size_t len = strlen(trial);
+	struct conf *conf = NULL;
+	struct err wrong = ERR_INIT;
+	const char *why = wrong.text;
+	int result = file_replace(trial, buf_text(text), text->len, 0644, err);
+
+	if (result == 0)
+		conf = conf_load(trial, &wrong);
+	if (result == 0 && conf == NULL) {
+		/* Nobody can look at its lines. */
+		if (strncmp(why, trial, len) == 0)
+			why += len + strspn(why + len, ":0123456789");
+		result = err_set(err, ERR_CONFIG,
+				 "nothing is written, for the configuration would be wrong:%s%s",
+				 why[0] == ' ' ? "" : " ", why);
+	}
+	conf_free(&conf);
+	(void)unlink(trial);
+	free(trial);
+	return result;
 }
 
 /* tokend's user must read the key; without that user (not installed) it stays root's. */
@@ -238,7 +322,8 @@ static int make_credential(const struct tenant *tenant, struct err *err)
 static int write_all(struct tenant *tenant, bool replace, struct err *err)
 {
 	struct buf text = BUF_INIT(TEXT_MAX);
-	int result = -1;
+	bool made = !exists(tenant->certificate) && !exists(tenant->key);
+	int result;
 
 	if (exists(tenant->conf_path) && !replace)
 		return err_set(
@@ -252,7 +337,14 @@ static int write_all(struct tenant *tenant, bool replace, struct err *err)
 	if (make_credential(tenant, err) < 0)
 		return -1;
 	make_configuration(tenant, &text);
-	if (file_replace(tenant->conf_path, buf_text(&text), text.len, 0644, err) == 0)
+	result = check_text(tenant, &text, err);
+	if (result < 0 && made) {
+		(void)unlink(tenant->certificate);
+		(void)unlink(tenant->key);
+	}
+	if (result == 0)
+		result = file_replace(tenant->conf_path, buf_text(&text), text.len, 0644, err);
+	if (result == 0)
 		result = tenant_handover(tenant, err);
 	buf_clear(&text);
 	return result;
@@ -278,16 +370,34 @@ static int say(const struct ctl *ctl, const struct tenant *tenant)
 			   "--replace --client-id ID.");
 	(void)puts("Then: relay365 setup postfix --apply; systemctl restart relay365-tokend "
 		   "relay365-milter postfix");
-	return fflush(stdout) == 0 ? CTL_OK : CTL_PROBLEM;
+	return CTL_OK;
+}
+
+/* From the root, for the daemons run elsewhere. */
+static char *whole_path(const char *path)
+{
+	char *here = path[0] == '/' ? NULL : getcwd(NULL, 0);
+	char *whole = path[0] == '/' ? xstrdup(path)
+				     : xasprintf("%s/%s", here == NULL ? "." : here, path);
+
+	free(here);
+	return whole;
+}
+
+static bool is_path(const char *text)
+{
+	return text[0] != '\0' &&
+	       strncmp(text, CONF_CREDENTIAL_PREFIX, strlen(CONF_CREDENTIAL_PREFIX)) != 0;
 }
 
 static void place(struct tenant *tenant, const char *conf_path)
 {
-	const char *slash = strrchr(conf_path, '/');
+	const char *secret = tenant->answers.secret_file;
 
-	tenant->conf_path = conf_path;
-	tenant->folder = slash == NULL ? xstrdup(".")
-				       : xasprintf("%.*s", (int)(slash - conf_path), conf_path);
+	tenant->conf_path = whole_path(conf_path);
+	tenant->secret_file = is_path(secret) ? whole_path(secret) : xstrdup(secret);
+	tenant->folder = xstrndup(tenant->conf_path,
+				  (size_t)(strrchr(tenant->conf_path, '/') - tenant->conf_path));
 	tenant->handover = xasprintf("%s/handover", tenant->folder);
 	name_of(tenant->answers.id, tenant->name, sizeof(tenant->name));
 	tenant->certificate = xasprintf("%s/%s.crt", tenant->folder, tenant->name);
@@ -323,6 +433,8 @@ int setup_tenant(const struct ctl *ctl)
 	}
 	for (size_t i = 0; i < TENANT_QUESTIONS; i++)
 		free(tenant.typed[i]);
+	free(tenant.conf_path);
+	free(tenant.secret_file);
 	free(tenant.folder);
 	free(tenant.handover);
 	free(tenant.certificate);
@@ -330,6 +442,5 @@ int setup_tenant(const struct ctl *ctl)
 	free(tenant.domains);
 	if (err.class == ERR_NONE)
 		return n;
-	(void)fprintf(stderr, "relay365: %s\n", err.text);
-	return err.class == ERR_CONFIG ? CTL_CONFIG : CTL_PROBLEM;
+	return ctl_print_error(ctl, &err, err.class == ERR_CONFIG ? CTL_CONFIG : CTL_PROBLEM);
 }

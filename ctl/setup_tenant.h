@@ -19,8 +19,8 @@ struct tenant {
 	struct tenant_answers answers;
 	char *typed[TENANT_QUESTIONS]; /* those of the answers that came from a terminal */
 	char name[CONF_NAME_MAX + 1];
-	const char *conf_path;
-	char *folder, *handover;
+	char *conf_path;
+	char *folder, *handover, *secret_file;
 	char *certificate, *key;
 	char *domains;
 };

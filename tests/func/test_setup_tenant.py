@@ -1,5 +1,6 @@
 """relay365 setup tenant: the configuration, the key, and what the Microsoft 365 side is given."""
 
+import json
 import os
 import pty
 import re
@@ -41,6 +42,39 @@ def test_the_configuration_is_sound(lab):
     assert 'senders = ["*@contoso.com", "*@fabrikam.com", "news@contoso.com"]' in text
     assert 'senders = ["alerts@contoso.com"]' in text and "licences = 25" in text
     assert stat.S_IMODE(os.stat(lab.folder + "/contoso.key").st_mode) == 0o600
+
+
+@pytest.mark.parametrize("mailboxes, args, lines", [
+    ("a@contoso.com", ["--licences", "trial"], ['licences = "trial"']),
+    ("a@sub.contoso.com,b@contoso.com", [],
+     ['accepted_domains = ["sub.contoso.com", "contoso.com"]',
+      'senders = ["*@sub.contoso.com", "*@contoso.com"]']),
+    ("noreply@contoso.com,noreply@fabrikam.com,noreply-2@fabrikam.com", [],
+     ["noreply: {", "noreply-2: {", "noreply-2-2: {"]),
+    ("erp.invoices@contoso.com,erp.orders@contoso.com", [], ["erp: {", "erp-2: {"])])
+def test_what_is_written_can_be_read(lab, mailboxes, args, lines):
+    tenant(lab, "--id", laboratory.TENANT, "--mailboxes", mailboxes, *args)
+    lab.relay365("check")
+    text = procs.read(lab.config)
+    assert not [line for line in lines if line not in text], text
+
+
+def test_many_domains(lab):
+    domains = ["%s%d.example" % ("d" * 40, i) for i in range(50)]
+    tenant(lab, "--id", laboratory.TENANT, "--mailboxes", ",".join("a@" + d for d in domains))
+    lab.relay365("check")
+    text = procs.read(lab.config)
+    assert not [domain for domain in domains if '"*@%s"' % domain not in text]
+    assert "  a-50: {" in text
+
+
+def test_a_relative_path_is_made_whole(lab):
+    done = subprocess.run(
+        [programs.program("relay365"), "-c", "r.conf", "setup", "tenant", *GIVEN],
+        cwd=lab.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=True,
+        env=programs.environment(lab.folder))
+    assert done.stdout.startswith(lab.folder + "/r.conf is written.")
+    assert 'private_key = "%s/contoso.key"' % lab.folder in procs.read(lab.folder + "/r.conf")
 
 
 def test_entra_takes_the_certificate(lab):
@@ -98,10 +132,29 @@ def test_nothing_is_overwritten_unasked(lab):
     (["--id", "x'y", "--mailboxes", "a@b"], "the character \"'\" can't stand here"),
     (["--id", 'x"y', "--mailboxes", "a@b"], "can't stand here"),
     (["--id", "x", "--mailboxes", "a@b$(id)"], "can't stand here"),
-    (["--id", "x", "--mailboxes", "relay"], "is no mail address")])
+    (["--id", "x", "--mailboxes", "relay"], "is no mail address"),
+    ([*GIVEN, "--mailboxes", "relay@contoso.com,foo"], '--mailboxes: "foo" is no mail address'),
+    ([*GIVEN, "--send-as", "Alerts@contoso.com"], "--send-as: Alerts@contoso.com is one of the"),
+    ([*GIVEN, "--licences", "abc"], "licences = abc is neither a number"),
+    ([*GIVEN, "--licences", "0"], "licences = 0 is neither a number"),
+    ([*GIVEN, "--id", "con toso"], 'id "con toso" is neither a tenant id'),
+    ([*GIVEN, "--mailboxes", "relay@contoso.com,x@" + "y" * 2000], "nothing is written"),
+    ([*GIVEN, "--secret-file", "/nonexistent"], "cannot read /nonexistent: No such file")])
 def test_what_is_refused(lab, args, said):
+    before = set(os.listdir(lab.folder))
     done = tenant(lab, *args, status=78)
-    assert said in done.stderr and not os.path.exists(lab.config)
+    assert said in done.stderr and ".trial" not in done.stderr
+    assert set(os.listdir(lab.folder)) == before, "nothing is left behind"
+
+
+def test_a_mistake_leaves_what_was_there(lab):
+    tenant(lab, *GIVEN)
+    before = procs.read(lab.config)
+    done = tenant(lab, "--json", *GIVEN, "--replace", "--licences", "abc", status=78)
+    assert json.loads(done.stdout)["error"].startswith("nothing is written, for the config")
+    assert procs.read(lab.config) == before
+    assert os.path.exists(lab.folder + "/contoso.key")
+    lab.relay365("check")
 
 
 def test_usage(lab):
