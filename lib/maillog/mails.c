@@ -18,12 +18,16 @@ struct login {
 	const char *name;
 };
 
+/* Each string is kept once. */
+struct string {
+	char *text;
+	size_t mail; /* the number of the last message that had it as its id; 0: none */
+};
+
 struct mails {
 	struct mail *mail;
 	size_t count, cap;
-	struct table
-		under_way; /* id -> mail; a mail that was removed stays until it comes again */
-	char **string;
+	struct string *string;
 	size_t strings, strings_cap;
 	struct table known; /* string -> itself */
 	struct login login[LOGINS];
@@ -31,26 +35,14 @@ struct mails {
 	bool sorted;
 };
 
-/* ---- strings, each kept once ---- */
+/* ---- strings ---- */
 
 static const uint64_t seed[2] = {0x243f6a8885a308d3, 0x13198a2e03707344};
 
-typedef const char *name_of(const struct mails *mails, uint32_t entry);
-
-static const char *string_name(const struct mails *mails, uint32_t entry)
+/* The slot of a string: the one that holds it, or the free one where it belongs. */
+static uint32_t *find_slot(const struct mails *mails, const char *data, size_t len)
 {
-	return mails->string[entry - 1];
-}
-
-static const char *mail_name(const struct mails *mails, uint32_t entry)
-{
-	return mails->mail[entry - 1].id;
-}
-
-/* The slot of a name: the one that holds it, or the free one where it belongs. */
-static uint32_t *find_slot(const struct mails *mails, const struct table *table, name_of *name,
-			   const char *data, size_t len)
-{
+	const struct table *table = &mails->known;
 	size_t at = hash_bytes(seed, data, len) & (table->slots - 1);
 
 	for (;; at = (at + 1) & (table->slots - 1)) {
@@ -58,15 +50,15 @@ static uint32_t *find_slot(const struct mails *mails, const struct table *table,
 
 		if (table->slot[at] == 0)
 			return &table->slot[at];
-		there = name(mails, table->slot[at]);
+		there = mails->string[table->slot[at] - 1].text;
 		if (strlen(there) == len && memcmp(there, data, len) == 0)
 			return &table->slot[at];
 	}
 }
 
-static void make_room(const struct mails *mails, struct table *table, name_of *name)
+static void make_room(struct mails *mails)
 {
-	struct table old = *table;
+	struct table *table = &mails->known, old = *table;
 
 	if (table->used * 2 < table->slots)
 		return;
@@ -77,20 +69,19 @@ static void make_room(const struct mails *mails, struct table *table, name_of *n
 
 		if (old.slot[i] == 0)
 			continue;
-		there = name(mails, old.slot[i]);
-		*find_slot(mails, table, name, there, strlen(there)) = old.slot[i];
+		there = mails->string[old.slot[i] - 1].text;
+		*find_slot(mails, there, strlen(there)) = old.slot[i];
 	}
 	free(old.slot);
 }
 
-static const char *keep(struct mails *mails, const struct logtext *text)
+/* Valid until the next is kept; its text stays. */
+static struct string *keep_string(struct mails *mails, const struct logtext *text)
 {
 	uint32_t *slot;
 
-	if (text->len == 0)
-		return "";
-	make_room(mails, &mails->known, string_name);
-	slot = find_slot(mails, &mails->known, string_name, text->data, text->len);
+	make_room(mails);
+	slot = find_slot(mails, text->data, text->len);
 	if (*slot == 0) {
 		if (mails->strings == mails->strings_cap) {
 			mails->strings_cap =
@@ -98,30 +89,39 @@ static const char *keep(struct mails *mails, const struct logtext *text)
 			mails->string = xreallocarray(mails->string, mails->strings_cap,
 						      sizeof(*mails->string));
 		}
-		mails->string[mails->strings++] = xstrndup(text->data, text->len);
+		mails->string[mails->strings++] =
+			(struct string){.text = xstrndup(text->data, text->len)};
 		*slot = (uint32_t)mails->strings;
 		mails->known.used++;
 	}
-	return mails->string[*slot - 1];
+	return &mails->string[*slot - 1];
+}
+
+static const char *keep(struct mails *mails, const struct logtext *text)
+{
+	return text->len == 0 ? "" : keep_string(mails, text)->text;
 }
 
 /* ---- messages ---- */
 
+/* One that was removed has its id until that comes again. */
 static struct mail *find(const struct mails *mails, const struct logtext *id)
 {
-	uint32_t *slot;
+	const uint32_t *slot;
+	size_t number;
 
-	if (mails->under_way.slots == 0)
+	if (mails->strings == 0)
 		return NULL;
-	slot = find_slot(mails, &mails->under_way, mail_name, id->data, id->len);
-	return *slot == 0 ? NULL : &mails->mail[*slot - 1];
+	slot = find_slot(mails, id->data, id->len);
+	number = *slot == 0 ? 0 : mails->string[*slot - 1].mail;
+	return number == 0 ? NULL : &mails->mail[number - 1];
 }
 
 /* A new message, also when its id was another's before. NULL: there are too many. */
 static struct mail *begin(struct mails *mails, const struct logline *line)
 {
+	struct string *id;
 	struct mail *mail;
-	uint32_t *slot;
 
 	if (mails->count == MAILS_MAX)
 		return NULL;
@@ -129,17 +129,15 @@ static struct mail *begin(struct mails *mails, const struct logline *line)
 		mails->cap = mails->cap == 0 ? 256 : mails->cap * 2;
 		mails->mail = xreallocarray(mails->mail, mails->cap, sizeof(*mails->mail));
 	}
+	id = keep_string(mails, &line->id);
 	mail = &mails->mail[mails->count++];
 	*mail = (struct mail){.at_ms = line->at_ms,
 			      .number = mails->count,
-			      .id = keep(mails, &line->id),
+			      .id = id->text,
 			      .sender = "",
 			      .login = "",
 			      .client = ""};
-	make_room(mails, &mails->under_way, mail_name);
-	slot = find_slot(mails, &mails->under_way, mail_name, mail->id, strlen(mail->id));
-	mails->under_way.used += *slot == 0;
-	*slot = (uint32_t)mails->count;
+	id->mail = mail->number;
 	return mail;
 }
 
@@ -226,6 +224,15 @@ static bool postfix_arrives(struct mails *mails, const struct logline *line)
 	return true;
 }
 
+/* "orig_id=4FA2B": postsuper -r gives a message that is counted another queue id. */
+static void postfix_requeued(struct mails *mails, const struct logline *line,
+			     const struct logtext *before)
+{
+	const struct mail *mail = find(mails, before);
+
+	keep_string(mails, &line->id)->mail = mail == NULL ? 0 : mail->number;
+}
+
 static void postfix_queued(struct mails *mails, const struct logline *line)
 {
 	struct mail *mail = find(mails, &line->id);
@@ -261,8 +268,12 @@ static struct logtext last_part(const struct logtext *program)
 
 static bool postfix_line(struct mails *mails, const struct logline *line)
 {
-	struct logtext part = last_part(&line->program);
+	struct logtext part = last_part(&line->program), before;
 
+	if (logtext_is(&part, "pickup") && logline_value(line, "orig_id", &before)) {
+		postfix_requeued(mails, line, &before);
+		return true;
+	}
 	if ((logtext_is(&part, "smtpd") && logtext_begins(&line->text, "client=")) ||
 	    (logtext_is(&part, "pickup") && logtext_begins(&line->text, "uid=")))
 		return postfix_arrives(mails, line);
@@ -357,10 +368,9 @@ void mails_free(struct mails **mails)
 	for (size_t i = 0; i < m->count; i++)
 		free(m->mail[i].recipient);
 	for (size_t i = 0; i < m->strings; i++)
-		free(m->string[i]);
+		free(m->string[i].text);
 	free(m->mail);
 	free(m->string);
-	free(m->under_way.slot);
 	free(m->known.slot);
 	free(m);
 	*mails = NULL;

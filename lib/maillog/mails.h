@@ -2,7 +2,7 @@
  * The messages that a mail log tells of, in the order in which they came: who
  * sent each, and to whom it went on by SMTP. For Postfix and Sendmail. What the
  * MTA made itself (bounces) is none of them, nor is a message whose arrival the
- * log does not show.
+ * log does not show. What postsuper -r queues again is the same message.
  */
 #ifndef RELAY365_MAILLOG_MAILS_H
 #define RELAY365_MAILLOG_MAILS_H

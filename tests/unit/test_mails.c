@@ -131,6 +131,48 @@ static void of_postfix(void **state)
 	check(wanted, ARRAY_LEN(wanted));
 }
 
+/* By postsuper -r: no milter is asked again, so it counts once. */
+static void requeued(void **state)
+{
+	static const char *const lines[] = {
+		AT "14Z gw postfix/smtpd[1]: 4FA2B1C00D: client=erp.test[10.1.0.5]",
+		AT
+		"14Z gw postfix/qmgr[3]: 4FA2B1C00D: from=<erp@contoso.com>, size=312, nrcpt=2 "
+		"(queue active)",
+		AT "15Z gw postfix/smtp[4]: 4FA2B1C00D: to=<a@example.net>, relay=none, delay=1, "
+		   "dsn=4.4.1, status=deferred (connect: timed out)",
+		AT "16Z gw postfix/postsuper[5]: 4FA2B1C00D: requeued",
+		AT "17Z gw postfix/pickup[6]: 5FA2B1C00D: uid=102 from=<erp@contoso.com> "
+		   "orig_id=4FA2B1C00D",
+		AT
+		"17Z gw postfix/qmgr[3]: 5FA2B1C00D: from=<erp@contoso.com>, size=462, nrcpt=2 "
+		"(queue active)",
+		AT "18Z gw postfix/smtp[4]: 5FA2B1C00D: to=<a@example.net>, relay=none, delay=1, "
+		   "dsn=4.4.1, status=deferred (connect: timed out)",
+		/* once more, and the queue id is the same by chance */
+		AT "19Z gw postfix/pickup[6]: 5FA2B1C00D: uid=102 from=<erp@contoso.com> "
+		   "orig_id=5FA2B1C00D",
+		AT
+		"19Z gw postfix/qmgr[3]: 5FA2B1C00D: from=<erp@contoso.com>, size=592, nrcpt=2 "
+		"(queue active)",
+		AT "20Z gw postfix/smtp[4]: 5FA2B1C00D: to=<b@example.net>, "
+		   "relay=smtp.office365.com[52.1.2.3]:587, dsn=2.0.0, status=sent (250 OK)",
+		/* one from before the log, under an id that was another's */
+		AT "21Z gw postfix/pickup[6]: 4FA2B1C00D: uid=102 from=<crm@contoso.com> "
+		   "orig_id=6FA2B1C00D",
+		AT "21Z gw postfix/smtp[4]: 4FA2B1C00D: to=<c@example.net>, "
+		   "relay=smtp.office365.com[52.1.2.3]:587, dsn=2.0.0, status=sent (250 OK)",
+	};
+	static const struct wanted wanted[] = {
+		{"4FA2B1C00D", "erp@contoso.com", "", "10.1.0.5", "a@example.net b@example.net",
+		 312},
+	};
+
+	(void)state;
+	feed(lines, ARRAY_LEN(lines));
+	check(wanted, ARRAY_LEN(wanted));
+}
+
 static void of_sendmail(void **state)
 {
 	static const char *const lines[] = {
@@ -234,6 +276,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(of_postfix, enter, leave),
+		cmocka_unit_test_setup_teardown(requeued, enter, leave),
 		cmocka_unit_test_setup_teardown(of_sendmail, enter, leave),
 		cmocka_unit_test_setup_teardown(many, enter, leave),
 		cmocka_unit_test_setup_teardown(in_the_order_of_the_log, enter, leave),
