@@ -196,7 +196,7 @@ static bool take_syslog(struct logtext *text, int64_t now_wall_ms, int64_t *at_m
 	return take_byte(text, ' ');
 }
 
-/* ---- the line ---- */
+/* ---- the queue id ---- */
 
 static bool is_id(const struct logtext *text)
 {
@@ -217,12 +217,139 @@ static bool is_id(const struct logtext *text)
 	return false;
 }
 
+/* ---- an event of relay365's in JSON ---- */
+
+static bool take_word(struct logtext *text, const char *word)
+{
+	if (!logtext_begins(text, word))
+		return false;
+	skip(text, strlen(word));
+	return true;
+}
+
+/* A string's inside, as it is escaped, or a number; log.h writes nothing else. */
+static bool take_value(struct logtext *text, struct logtext *value_r)
+{
+	size_t n = 0;
+
+	if (!take_byte(text, '"')) {
+		*value_r = (struct logtext){text->data, span_until(text, ",}")};
+		skip(text, value_r->len);
+		return value_r->len > 0;
+	}
+	while (n < text->len && text->data[n] != '"')
+		n += text->data[n] == '\\' && n + 1 < text->len ? 2 : 1;
+	*value_r = (struct logtext){text->data, n};
+	skip(text, n);
+	return take_byte(text, '"');
+}
+
+static bool take_pair(struct logtext *text, struct logtext *key_r, struct logtext *value_r)
+{
+	return take_value(text, key_r) && take_byte(text, ':') && take_value(text, value_r);
+}
+
+static bool is_event(const struct logtext *name)
+{
+	for (int i = 0; i < EV_COUNT; i++)
+		if (logtext_is(name, log_event_name((enum log_event)i)))
+			return true;
+	return false;
+}
+
+static bool is_bare(const struct logtext *value)
+{
+	for (size_t i = 0; i < value->len; i++)
+		if (value->data[i] <= ' ' || value->data[i] > '~' || value->data[i] == '\\')
+			return false;
+	return value->len > 0;
+}
+
+static void append(struct logline *line, const char *data, size_t len)
+{
+	size_t room = sizeof(line->own) - line->text.len;
+
+	len = len < room ? len : room;
+	memcpy(line->own + line->text.len, data, len);
+	line->text.len += len;
+}
+
+static void append_pair(struct logline *line, const struct logtext *key,
+			const struct logtext *value)
+{
+	bool bare = is_bare(value);
+
+	append(line, " ", 1);
+	append(line, key->data, key->len);
+	append(line, bare ? "=" : "=\"", bare ? 1 : 2);
+	append(line, value->data, value->len);
+	append(line, "\"", bare ? 0 : 1);
+}
+
+/*
+ * {"time":"...","queue_id":"4XyZ","event":"accept",...}: sets id and text, which
+ * is always shorter, and gives the time. False: it is no such event, line_r is as it was.
+ */
+static bool take_event(struct logtext json, struct logline *line, struct logtext *time_r)
+{
+	struct logtext key, value, id = {json.data, 0}, name;
+
+	if (!take_word(&json, "{\"time\":") || !take_value(&json, time_r))
+		return false;
+	if (take_word(&json, ",\"queue_id\":") && !take_value(&json, &id))
+		return false;
+	if (!take_word(&json, ",\"event\":") || !take_value(&json, &name) || !is_event(&name))
+		return false;
+	line->id = (struct logtext){id.data, is_id(&id) ? id.len : 0};
+	line->text = (struct logtext){line->own, 0};
+	append(line, name.data, name.len);
+	while (take_byte(&json, ',') && take_pair(&json, &key, &value))
+		append_pair(line, &key, &value);
+	return true;
+}
+
+/* A line that is nothing but the event, as on standard error. */
+static bool parse_bare_event(const struct logtext *text, struct logline *line)
+{
+	static const char program[] = "relay365";
+	struct logtext time;
+	char stamp[64];
+
+	line->program = (struct logtext){program, sizeof(program) - 1};
+	line->pid = (struct logtext){text->data, 0};
+	if (!take_event(*text, line, &time) || time.len > sizeof(stamp) - 2)
+		return false;
+	(void)snprintf(stamp, sizeof(stamp), "%.*s ", (int)time.len, time.data);
+	time = (struct logtext){stamp, strlen(stamp)};
+	return take_iso(&time, &line->at_ms);
+}
+
+/* ---- the line ---- */
+
+/* Behind the program's name: the queue id, if there is one, and the text. */
+static void parse_message(struct logtext rest, struct logline *line)
+{
+	struct logtext message = rest, time;
+
+	if (logtext_begins(&line->program, "relay365") && take_event(rest, line, &time))
+		return;
+	line->id = take_until(&rest, ":");
+	if (is_id(&line->id) && take_byte(&rest, ' ')) {
+		line->text = rest;
+	} else {
+		line->id.len = 0;
+		line->text = message;
+	}
+}
+
 bool logline_parse(const char *data, size_t len, int64_t now_wall_ms, struct logline *line_r)
 {
-	struct logtext rest = {data, len < LOGLINE_MAX ? len : LOGLINE_MAX}, name, message;
+	struct logtext rest = {data, len < LOGLINE_MAX ? len : LOGLINE_MAX}, name;
 
 	if (memchr(rest.data, '\0', rest.len) != NULL)
 		return false;
+	if (logtext_begins(&rest, "{"))
+		return parse_bare_event(&rest, line_r);
 	if (rest.len > 0 && rest.data[0] == '<') /* syslog's priority, where it is written */
 		(void)take_until(&rest, ">");
 	if (rest.len > 0 && rest.data[0] >= '0' && rest.data[0] <= '9') {
@@ -240,14 +367,7 @@ bool logline_parse(const char *data, size_t len, int64_t now_wall_ms, struct log
 	name.len--;
 	line_r->program = take_until(&name, "[");
 	line_r->pid = take_until(&name, "]");
-	message = rest;
-	line_r->id = take_until(&rest, ":");
-	if (is_id(&line_r->id) && take_byte(&rest, ' ')) {
-		line_r->text = rest;
-	} else {
-		line_r->id.len = 0;
-		line_r->text = message;
-	}
+	parse_message(rest, line_r);
 	return true;
 }
 

@@ -3,20 +3,20 @@
  * Understands syslog's traditional time stamp ("Nov 26 10:38:14", no year, local
  * time), RFC 3339's and ISO 8601's ("2026-11-26T10:38:14.123+01:00", also with
  * "+0100"), as rsyslog, syslog-ng, journalctl, Postfix's own postlogd and the
- * daemons of relay365 on standard error write them. No allocation; everything points into the
- * line. Any thread.
+ * daemons of relay365 on standard error write them. An event of relay365's that was
+ * logged as JSON reads as the same event logged as text does. No allocation. Any thread.
  */
 #ifndef RELAY365_MAILLOG_LOGLINE_H
 #define RELAY365_MAILLOG_LOGLINE_H
 
-#include "base/compat.h"
+#include "base/log.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
 #define LOGLINE_MAX 16384 /* bytes of a line that anybody looks at */
 
-/* A piece of the line; not NUL-terminated. data is never NULL. */
+/* A piece of the line, or of what is told of it below; not NUL-terminated. data is never NULL. */
 struct logtext {
 	const char *data;
 	size_t len;
@@ -28,6 +28,7 @@ struct logline {
 	struct logtext pid;	/* empty if there is none */
 	struct logtext id;	/* the MTA's queue id; empty if the line has none */
 	struct logtext text;	/* what comes behind program and queue id */
+	char own[LOG_LINE_MAX]; /* of an event in JSON: text, so the struct can't be copied */
 };
 
 /*

@@ -20,8 +20,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 
 	if (!logline_parse(data, size, 1795689494000LL, &line))
 		return 0;
-	must(is_inside(&line.program, data, size) && is_inside(&line.pid, data, size));
-	must(is_inside(&line.id, data, size) && is_inside(&line.text, data, size));
+	/* A bare event names no program. */
+	must(data[0] == '{' || is_inside(&line.program, data, size));
+	must(is_inside(&line.pid, data, size) && is_inside(&line.id, data, size));
+	must(is_inside(&line.text, data, size) ||
+	     is_inside(&line.text, line.own, sizeof(line.own)));
 	for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
 		if (!logline_value(&line, keys[i], &value))
 			continue;

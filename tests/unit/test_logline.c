@@ -113,6 +113,90 @@ static void parts(void **state)
 	}
 }
 
+/* The same event as text and as JSON, in a log and on standard error. */
+static void events(void **state)
+{
+	static const struct {
+		const char *json, *id, *text;
+	} cases[] = {
+		{"\"queue_id\":\"4FA2B1C\",\"event\":\"hold\",\"limit\":\"runaway\",\"need\":12",
+		 "4FA2B1C", "hold limit=runaway need=12"},
+		{"\"queue_id\":\"4FA2B1C\",\"event\":\"accept\",\"used\":\"8012/9500\"",
+		 "4FA2B1C", "accept used=8012/9500"},
+		{"\"event\":\"start\",\"text\":\"it \\\"is\\\" up\",\"n\":-1", "",
+		 "start text=\"it \\\"is\\\" up\" n=-1"},
+		{"\"event\":\"note\",\"text\":\"\"", "", "note text=\"\""},
+		{"\"event\":\"note\",\"text\":\"a\\\\b\"", "", "note text=\"a\\\\b\""},
+		{"\"event\":\"note\"", "", "note"},
+		{"\"queue_id\":\"x\",\"event\":\"note\"", "", "note"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		char text[512];
+		struct logline line;
+
+		(void)snprintf(text, sizeof(text),
+			       "Nov 26 11:38:14 gw relay365-milter[5]: "
+			       "{\"time\":\"2026-11-26T10:38:13Z\",%s}",
+			       cases[i].json);
+		assert_true(parse(text, &line));
+		assert_int_equal(line.at_ms, NOW);
+		check(&line.program, "relay365-milter");
+		check(&line.pid, "5");
+		check(&line.id, cases[i].id);
+		check(&line.text, cases[i].text);
+		(void)snprintf(text, sizeof(text), "{\"time\":\"2026-11-26T10:38:14Z\",%s}",
+			       cases[i].json);
+		assert_true(parse(text, &line));
+		assert_int_equal(line.at_ms, NOW);
+		check(&line.program, "relay365");
+		check(&line.id, cases[i].id);
+		check(&line.text, cases[i].text);
+	}
+}
+
+/* What only looks like one is text, and alone it is no line. */
+static void no_events(void **state)
+{
+	static const char *const none[] = {
+		"{\"time\":\"2026-11-26T10:38:14Z\",\"event\":\"nonsense\"}",
+		"{\"time\":\"2026-11-26T10:38:14Z\"}",
+		"{\"event\":\"hold\"}",
+		"{\"time\":\"2026-11-26T10:38:14Z",
+		"{\"time\":\"2026-11-26T10:38:14Z\",\"event\":",
+		"{\"time\":\"2026-11-26T10:38:14Z\",\"queue_id\":\"4FA2B1C",
+		"{\"time\":",
+		"{",
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(none); i++) {
+		char text[256];
+		struct logline line;
+
+		assert_false(parse(none[i], &line));
+		(void)snprintf(text, sizeof(text), "Nov 26 11:38:14 gw relay365-milter[5]: %s",
+			       none[i]);
+		assert_true(parse(text, &line));
+		check(&line.text, none[i]);
+	}
+}
+
+static void an_event_of_another_program_is_text(void **state)
+{
+	static const char text[] =
+		"{\"time\":\"2026-11-26T10:38:14Z\",\"queue_id\":\"4FA2B1C\",\"event\":\"hold\"}";
+	char whole[256];
+	struct logline line;
+
+	(void)state;
+	(void)snprintf(whole, sizeof(whole), "Nov 26 11:38:14 gw postfix/smtpd[5]: %s", text);
+	assert_true(parse(whole, &line));
+	assert_int_equal(line.id.len, 0);
+	check(&line.text, text);
+}
+
 static void no_lines(void **state)
 {
 	static const char *const none[] = {
@@ -207,8 +291,14 @@ static int in_berlin(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(times),  cmocka_unit_test(parts),     cmocka_unit_test(no_lines),
-		cmocka_unit_test(values), cmocka_unit_test(addresses),
+		cmocka_unit_test(times),
+		cmocka_unit_test(parts),
+		cmocka_unit_test(no_lines),
+		cmocka_unit_test(values),
+		cmocka_unit_test(addresses),
+		cmocka_unit_test(events),
+		cmocka_unit_test(no_events),
+		cmocka_unit_test(an_event_of_another_program_is_text),
 	};
 
 	return cmocka_run_group_tests(tests, in_berlin, NULL);
