@@ -13,52 +13,121 @@ enum { JOURNAL_MAX = 512 << 20, JOURNAL_TIMEOUT_MS = 120000 };
 
 typedef void each_line(void *arg, const struct logline *line);
 
-static int read_file(const char *path, each_line *each, void *arg, struct err *err)
-{
-	struct logfile *file = logfile_open(path, err);
-	int64_t now_ms = clock_wall_ms();
-	struct logtext text;
-	struct logline line;
-	int result = file == NULL ? -1 : 1;
+/* A file in its turn among the others. */
+struct source {
+	const char *path;
+	struct logfile *file; /* open only where it can't be opened a second time: a pipe */
+	struct logtext first; /* then, the line that was read ahead */
+	int64_t first_ms;     /* its time stamp */
+	int64_t changed_ms;
+	size_t number; /* as given */
+};
 
+/* What the year of a stamp without one is told by: nothing in a file is later than its end. */
+static int64_t look_at(struct source *source, bool *again_r)
+{
+	struct stat st;
+	int64_t now_ms = clock_wall_ms();
+	bool known = strcmp(source->path, "-") != 0 && stat(source->path, &st) == 0;
+
+	*again_r = known && S_ISREG(st.st_mode);
+	if (!*again_r)
+		return now_ms;
+	source->changed_ms = st.st_mtim.tv_sec * 1000LL + st.st_mtim.tv_nsec / 1000000;
+	return source->changed_ms < now_ms ? source->changed_ms : now_ms;
+}
+
+/* Finds out when the file begins. */
+static int read_ahead(struct source *source, struct err *err)
+{
+	bool again;
+	int64_t latest_ms = look_at(source, &again);
+	struct logline line;
+	int result;
+
+	source->file = logfile_open(source->path, err);
+	if (source->file == NULL)
+		return -1;
+	do
+		result = logfile_next(source->file, &source->first, err);
+	while (result > 0 &&
+	       !logline_parse(source->first.data, source->first.len, latest_ms, &line));
+	if (result > 0)
+		source->first_ms = line.at_ms;
+	else
+		source->first.len = 0;
+	if (again)
+		logfile_close(&source->file);
+	return result < 0 ? -1 : 0;
+}
+
+static int read_source(struct source *source, each_line *each, void *arg, struct err *err)
+{
+	bool again;
+	int64_t latest_ms = look_at(source, &again);
+	struct logtext text = {"", 0};
+	struct logline line;
+	int result = 1;
+
+	if (source->file == NULL)
+		source->file = logfile_open(source->path, err);
+	else
+		text = source->first;
+	if (source->file == NULL)
+		return -1;
 	while (result > 0) {
-		result = logfile_next(file, &text, err);
-		if (result > 0 && logline_parse(text.data, text.len, now_ms, &line))
+		if (logline_parse(text.data, text.len, latest_ms, &line))
 			each(arg, &line);
+		result = logfile_next(source->file, &text, err);
 	}
-	logfile_close(&file);
+	logfile_close(&source->file);
 	return result;
 }
 
-static int64_t changed_s(const char *path)
+static int by_first(const void *a, const void *b)
 {
-	struct stat st;
+	const struct source *x = a, *y = b;
 
-	return stat(path, &st) < 0 ? 0 : (int64_t)st.st_mtime;
+	if (x->first_ms != y->first_ms)
+		return x->first_ms < y->first_ms ? -1 : 1;
+	if (x->changed_ms != y->changed_ms)
+		return x->changed_ms < y->changed_ms ? -1 : 1;
+	return x->number < y->number ? -1 : 1;
 }
 
-static int by_age(const void *a, const void *b)
+/* From the one that begins first. */
+static int read_files(const char *const *paths, size_t count, each_line *each, void *arg,
+		      struct err *err)
 {
-	const char *const *x = a, *const *y = b;
-	int64_t m = changed_s(*x), n = changed_s(*y);
+	struct source *source = xcalloc(count, sizeof(*source));
+	int result = 0;
 
-	return m < n ? -1 : m > n;
+	for (size_t i = 0; i < count && result == 0; i++) {
+		source[i].path = paths[i];
+		source[i].number = i;
+		result = read_ahead(&source[i], err);
+	}
+	if (result == 0)
+		qsort(source, count, sizeof(*source), by_first);
+	for (size_t i = 0; i < count && result == 0; i++)
+		result = read_source(&source[i], each, arg, err);
+	for (size_t i = 0; i < count; i++)
+		logfile_close(&source[i].file);
+	free(source);
+	return result;
 }
 
 /* Returns 1 when there were such files, 0 when there are none. */
 static int read_rotated(const char *pattern, each_line *each, void *arg, struct err *err)
 {
 	glob_t found;
-	int result = 1;
+	int result;
 
 	if (glob(pattern, 0, NULL, &found) != 0)
 		return 0;
-	qsort(found.gl_pathv, found.gl_pathc, sizeof(found.gl_pathv[0]), by_age);
-	for (size_t i = 0; i < found.gl_pathc && result > 0; i++)
-		if (read_file(found.gl_pathv[i], each, arg, err) < 0)
-			result = -1;
+	result = read_files((const char *const *)found.gl_pathv, found.gl_pathc, each, arg, err);
 	globfree(&found);
-	return result;
+	return result < 0 ? -1 : 1;
 }
 
 static int read_journal(each_line *each, void *arg, struct err *err)
@@ -96,11 +165,8 @@ int maillog_read(const char *const *files, size_t count, each_line *each, void *
 	static const char *const usual[] = {"/var/log/mail.log*", "/var/log/maillog*"};
 	int result = 0;
 
-	for (size_t i = 0; i < count; i++)
-		if (read_file(files[i], each, arg, err) < 0)
-			return -1;
 	if (count > 0)
-		return 0;
+		return read_files(files, count, each, arg, err);
 	for (size_t i = 0; i < ARRAY_LEN(usual) && result == 0; i++)
 		result = read_rotated(usual[i], each, arg, err);
 	if (result == 0)

@@ -6,10 +6,10 @@
 #include "maillog/logline.h"
 
 /*
- * Calls each for every line that can be read of these files, packed or not, in
- * their order; without files, of /var/log/mail.log or maillog and what they
- * were rotated to, oldest first, else of the journal. Returns -1 when there is
- * nothing to read; lines that are none of a log are left out.
+ * Calls each for every line that can be read of these files, packed or not, from
+ * the file that begins first; without files, of /var/log/mail.log or maillog and
+ * what they were rotated to, else of the journal. Returns -1 when there is nothing
+ * to read, or a file can't be; lines that are none of a log are left out.
  */
 int maillog_read(const char *const *files, size_t count,
 		 void (*each)(void *arg, const struct logline *line), void *arg, struct err *err);
