@@ -31,6 +31,7 @@ struct work {
 	const char *key;		 /* as the admin gave it; NULL: only list */
 	char lock_key[LOCK_KEY_MAX + 1]; /* the same as locks_key() tells it; "" for a queue id */
 	bool any;			 /* also what the milter has not put on hold */
+	bool log_read;			 /* else nobody knows who held it */
 	struct evidence *evidence;
 	size_t known;
 	cJSON *messages; /* those that it is about */
@@ -275,7 +276,7 @@ static int do_all(struct work *work, struct err *err)
 
 /* ---- the commands ---- */
 
-static void print_text(const struct work *work)
+static void print_text(const struct work *work, int status)
 {
 	const char *done = work->hold ? "put on hold" : "released";
 	const cJSON *item;
@@ -289,9 +290,11 @@ static void print_text(const struct work *work)
 			     since[0] == '\0' ? "" : ", since ", since);
 		if (ctl_text(item, "why")[0] != '\0')
 			(void)printf("    %s\n", ctl_text(item, "why"));
-		else if (work->key == NULL)
+		else if (work->key == NULL && work->log_read)
 			(void)printf("    not held by relay365, as far as the log goes\n");
 	}
+	if (status != CTL_OK)
+		return;
 	if (work->key != NULL)
 		(void)printf("%zu message%s %s\n", work->count, work->count == 1 ? "" : "s",
 			     done);
@@ -319,7 +322,7 @@ static int finish(struct work *work, int status, const struct err *err)
 			      "relay365: no mailbox, source or message %s called \"%s\"\n",
 			      work->hold ? "in the queue is" : "on hold is", work->key);
 	if (!work->ctl->json) {
-		print_text(work);
+		print_text(work, status);
 		cJSON_Delete(work->messages);
 		cJSON_Delete(json);
 		return status;
@@ -335,6 +338,30 @@ static void understand_key(struct work *work)
 		work->lock_key[0] = '\0';
 }
 
+/*
+ * Without a log it is not known who held what: that matters to a list and to a key.
+ * A log that the admin names must be there.
+ */
+static int do_postfix(struct work *work, const char *log, struct err *err)
+{
+	bool needed = log != NULL || (work->lock_key[0] != '\0' && !work->any);
+	struct err why = ERR_INIT;
+	int status;
+
+	work->log_read = maillog_read(&log, log != NULL ? 1 : 0, each_line, work, &why) == 0;
+	if (!work->log_read && needed) {
+		*err = why;
+		return CTL_PROBLEM;
+	}
+	status = do_all(work, err);
+	if (status == CTL_OK && work->key == NULL && work->count > 0 && !work->log_read) {
+		*err = why;
+		(void)err_add(err, "who held them is not known");
+		status = CTL_PROBLEM;
+	}
+	return status;
+}
+
 int ctl_release(const struct ctl *ctl)
 {
 	const char *log = NULL, *sendmail = NULL;
@@ -343,7 +370,7 @@ int ctl_release(const struct ctl *ctl)
 	const struct ctl_option options[] = {{"--log", NULL, &log},
 					     {"--any", &work.any, NULL},
 					     {"--sendmail", NULL, &sendmail}};
-	int n = ctl_options(ctl, options, ARRAY_LEN(options), rest), status = CTL_OK;
+	int n = ctl_options(ctl, options, ARRAY_LEN(options), rest), status;
 	struct err err = ERR_INIT;
 
 	work.key = n == 1 ? rest[0] : NULL;
@@ -357,16 +384,8 @@ int ctl_release(const struct ctl *ctl)
 	work.messages = cJSON_CreateArray();
 	understand_key(&work);
 	sendmail = mailq_command(ctl->conf, sendmail);
-	if (sendmail != NULL)
-		return finish(&work, do_sendmail(&work, sendmail, &err), &err);
-	/* Without a log it is not known who held what: then only --any and a queue id help. */
-	if (maillog_read(&log, log == NULL ? 0 : 1, each_line, &work, &err) < 0 &&
-	    work.lock_key[0] != '\0' && !work.any)
-		status = CTL_PROBLEM;
-	else
-		err.text[0] = '\0';
-	if (status == CTL_OK)
-		status = do_all(&work, &err);
+	status = sendmail != NULL ? do_sendmail(&work, sendmail, &err)
+				  : do_postfix(&work, log, &err);
 	return finish(&work, status, &err);
 }
 

@@ -6,6 +6,7 @@
 
 #include <ctype.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 enum { ARGS_MAX = 12, TEXT_MAX = 64 * 1024, QUEUE_MAX = 512 << 20 };
 
@@ -37,14 +38,14 @@ int instance_run(const char *config_dir, const char *command, const char *const 
 	return status == 0 && !output->overflowed ? 0 : -1;
 }
 
-/* A parameter's value, to be freed; NULL when postconf does not tell. */
-static char *parameter(const char *config_dir, const char *name)
+/* A parameter's value, to be freed; NULL when postconf does not tell, with the reason. */
+static char *parameter(const char *config_dir, const char *name, struct err *err)
 {
 	const char *const args[] = {"-hx", name, NULL};
 	struct buf text = BUF_INIT(TEXT_MAX);
 	char *value = NULL;
 
-	if (instance_run(config_dir, "postconf", args, NULL, &text, NULL) == 0)
+	if (instance_run(config_dir, "postconf", args, NULL, &text, err) == 0)
 		value = xstrndup(buf_text(&text), strcspn(buf_text(&text), "\n"));
 	buf_clear(&text);
 	return value;
@@ -83,9 +84,9 @@ bool instance_same_folder(const char *a, const char *b)
 				     x.st_dev == y.st_dev && x.st_ino == y.st_ino);
 }
 
-static bool owns(const char *config_dir, const char *queue_dir)
+static bool owns(const char *config_dir, const char *queue_dir, struct err *err)
 {
-	char *its = parameter(config_dir, "queue_directory");
+	char *its = parameter(config_dir, "queue_directory", err);
 	bool same = its != NULL && instance_same_folder(its, queue_dir);
 
 	free(its);
@@ -95,13 +96,13 @@ static bool owns(const char *config_dir, const char *queue_dir)
 /* One of the folders in Postfix's multi_instance_directories, to be freed. */
 static char *one_of_several(const char *queue_dir)
 {
-	char *all = parameter(NULL, "multi_instance_directories"), *found = NULL;
+	char *all = parameter(NULL, "multi_instance_directories", NULL), *found = NULL;
 
 	for (const char *at = all; at != NULL && *at != '\0' && found == NULL;) {
 		size_t n = strcspn(at, ", \t");
 		char *folder = xstrndup(at, n);
 
-		if (n > 0 && owns(folder, queue_dir))
+		if (n > 0 && owns(folder, queue_dir, NULL))
 			found = folder;
 		else
 			free(folder);
@@ -114,18 +115,21 @@ static char *one_of_several(const char *queue_dir)
 char *instance_config_dir(const char *queue_dir, struct err *err)
 {
 	char *found = config_of_master(queue_dir);
+	struct err why = ERR_INIT;
 
-	if (found != NULL && owns(found, queue_dir))
+	if (found != NULL && owns(found, queue_dir, NULL))
 		return found;
 	free(found);
-	if (owns(NULL, queue_dir))
-		return parameter(NULL, "config_directory");
+	if (owns(NULL, queue_dir, &why))
+		return parameter(NULL, "config_directory", err);
 	found = one_of_several(queue_dir);
-	if (found == NULL)
+	if (found == NULL && why.class == ERR_CONFIG) /* there is no postconf */
+		err_set(err, why.class, "%s", why.text);
+	else if (found == NULL)
 		err_set(err, ERR_CONFIG,
 			"no Postfix on this machine has the queue directory %s; look at "
-			"queue_directories",
-			queue_dir);
+			"queue_directories%s",
+			queue_dir, geteuid() == 0 ? "" : ", or run this as root");
 	return found;
 }
 
