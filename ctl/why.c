@@ -7,6 +7,7 @@
 #include "base/xalloc.h"
 #include "ctl/instance.h"
 #include "ctl/maillog.h"
+#include "ctl/mailq.h"
 #include "explain/explain.h"
 #include "proto/control.h"
 #include "proto/json_time.h"
@@ -142,45 +143,75 @@ static void advise(struct story *story)
 	(void)cJSON_AddStringToObject(advice, "action", what->action);
 }
 
+/* ---- where it is now ---- */
+
 struct search {
-	struct story *story;
-	cJSON *found;
+	const char *id;
+	char queue[32]; /* "": it was found in none */
+	char sender[MAILQ_TEXT_MAX];
 };
+
+static void found(struct search *search, const char *queue, const char *sender)
+{
+	(void)snprintf(search->queue, sizeof(search->queue), "%s", queue);
+	(void)snprintf(search->sender, sizeof(search->sender), "%s", sender);
+}
 
 static void each_queued(void *arg, const cJSON *message)
 {
 	struct search *search = arg;
 
-	if (search->found == NULL &&
-	    strcmp(ctl_text(message, "queue_id"), search->story->id) == 0)
-		search->found = cJSON_Duplicate(message, true);
+	if (strcmp(ctl_text(message, "queue_id"), search->id) == 0)
+		found(search, ctl_text(message, "queue_name"), ctl_text(message, "sender"));
 }
 
-/* Where it is now, and why it stays, by what tokend knows of its mailbox. */
-static void add_now(struct story *story, const struct ctl *ctl)
+static void each_waiting(void *arg, const struct mailq_item *item)
 {
-	struct search search = {story, NULL};
-	const struct conf_list *folders = &ctl->conf->queue_directories;
-	const struct conf_mailbox *mailbox;
-	char *socket = ctl_tokend_socket(ctl->conf);
-	const cJSON *item;
-	cJSON *tokend = NULL, *now;
+	struct search *search = arg;
 
-	for (size_t i = 0; i < folders->count && search.found == NULL; i++) {
-		char *config_dir = instance_config_dir(folders->item[i], NULL);
+	if (strcmp(item->id, search->id) == 0)
+		found(search, "deferred", item->sender);
+}
 
-		if (config_dir != NULL)
-			(void)instance_queue(config_dir, each_queued, &search, NULL);
+static void each_quarantined(void *arg, const struct mailq_item *item)
+{
+	struct search *search = arg;
+
+	if (strcmp(item->id, search->id) == 0)
+		found(search, "hold", item->sender);
+}
+
+static int search_sendmail(struct search *search, const char *command, struct err *err)
+{
+	if (mailq_list(command, false, each_waiting, search, err) < 0)
+		return -1;
+	return mailq_list(command, true, each_quarantined, search, err);
+}
+
+/* In all instances; one that can't be read does not matter where another has it. */
+static int search_postfix(struct search *search, const struct conf_list *folders, struct err *err)
+{
+	int result = 0;
+
+	for (size_t i = 0; i < folders->count && search->queue[0] == '\0'; i++) {
+		char *config_dir = instance_config_dir(folders->item[i], err);
+
+		if (config_dir == NULL ||
+		    instance_queue(config_dir, each_queued, search, err) < 0)
+			result = -1;
 		free(config_dir);
 	}
-	if (search.found == NULL) {
-		(void)cJSON_AddNullToObject(story->json, "queue");
-		free(socket);
-		return;
-	}
-	now = cJSON_AddObjectToObject(story->json, "queue");
-	(void)cJSON_AddStringToObject(now, "name", ctl_text(search.found, "queue_name"));
-	mailbox = conf_mailbox_by_sender(ctl->conf, ctl_text(search.found, "sender"));
+	return search->queue[0] == '\0' ? result : 0;
+}
+
+/* Why mail of this sender stays, by what tokend knows of its mailbox. */
+static void add_problem(cJSON *now, const struct conf *conf, const char *sender)
+{
+	const struct conf_mailbox *mailbox = conf_mailbox_by_sender(conf, sender);
+	char *socket = ctl_tokend_socket(conf);
+	const cJSON *item;
+	cJSON *tokend = NULL;
+
 	if (mailbox != NULL &&
 	    control_call(socket, "status", NULL, NULL, CTL_TIMEOUT_MS, &tokend, NULL) == 0)
 		cJSON_ArrayForEach (item, cJSON_GetObjectItemCaseSensitive(tokend, "mailboxes"))
@@ -189,15 +220,54 @@ static void add_now(struct story *story, const struct ctl *ctl)
 				(void)cJSON_AddStringToObject(now, "mailbox_problem",
 							      ctl_text(item, "problem"));
 	cJSON_Delete(tokend);
-	cJSON_Delete(search.found);
 	free(socket);
+}
+
+/* Adds "queue", null when it is in none; or "queue_unread" and why. Returns the exit status. */
+static int add_now(struct story *story, const struct ctl *ctl, const char *sendmail)
+{
+	struct search search = {.id = story->id};
+	const char *command = mailq_command(ctl->conf, sendmail);
+	struct err err = ERR_INIT;
+	cJSON *now;
+
+	if ((command != NULL
+		     ? search_sendmail(&search, command, &err)
+		     : search_postfix(&search, &ctl->conf->queue_directories, &err)) < 0) {
+		(void)cJSON_AddStringToObject(story->json, "queue_unread", err.text);
+		return CTL_PROBLEM;
+	}
+	if (search.queue[0] == '\0') {
+		(void)cJSON_AddNullToObject(story->json, "queue");
+		return CTL_OK;
+	}
+	now = cJSON_AddObjectToObject(story->json, "queue");
+	(void)cJSON_AddStringToObject(now, "name", search.queue);
+	add_problem(now, ctl->conf, search.sender);
+	return CTL_OK;
+}
+
+static void print_now(const struct story *story)
+{
+	const cJSON *queue = cJSON_GetObjectItemCaseSensitive(story->json, "queue");
+	const char *name = ctl_text(queue, "name");
+
+	if (queue == NULL)
+		(void)printf("Whether it is still in the queue can't be seen: %s\n",
+			     ctl_text(story->json, "queue_unread"));
+	else if (name[0] == '\0')
+		(void)printf("It is not in the queue any more.\n");
+	else if (strcmp(name, "hold") == 0)
+		(void)printf("It is on hold; to let it go: relay365 release %s\n", story->id);
+	else
+		(void)printf("It is in the %s queue.\n", name);
+	if (ctl_text(queue, "mailbox_problem")[0] != '\0')
+		(void)printf("Its mailbox: %s\n", ctl_text(queue, "mailbox_problem"));
 }
 
 static void print_text(const struct story *story)
 {
 	const cJSON *item, *advice = cJSON_GetObjectItemCaseSensitive(story->json, "advice");
-	const cJSON *queue = cJSON_GetObjectItemCaseSensitive(story->json, "queue");
-	const char *name = ctl_text(queue, "name");
 
 	cJSON_ArrayForEach (item, story->steps)
 		(void)printf("%s  %s: %.*s\n", ctl_text(item, "at"), ctl_text(item, "program"),
@@ -208,49 +278,56 @@ static void print_text(const struct story *story)
 			     TEXT_SHOWN, ctl_text(item, "status"));
 	if (story->others > 0)
 		(void)printf("and %ld attempts for other recipients\n", story->others);
-	if (name[0] == '\0')
-		(void)printf("It is not in the queue any more.\n");
-	else if (strcmp(name, "hold") == 0)
-		(void)printf("It is on hold; to let it go: relay365 release %s\n", story->id);
-	else
-		(void)printf("It is in the %s queue.\n", name);
-	if (ctl_text(queue, "mailbox_problem")[0] != '\0')
-		(void)printf("Its mailbox: %s\n", ctl_text(queue, "mailbox_problem"));
+	print_now(story);
 	if (advice != NULL)
 		(void)printf("That means: %s; %s.\n", ctl_text(advice, "meaning"),
 			     ctl_text(advice, "action"));
 }
 
+/* The first is the message's id; what is behind it are more files of the log. */
+static int tell(const struct ctl *ctl, const char *const *rest, int n, const char *log,
+		const char *sendmail)
+{
+	const char **files = xcalloc((size_t)n, sizeof(*files));
+	struct story story = {.id = rest[0]};
+	struct err err = ERR_INIT;
+	int status;
+
+	files[0] = log;
+	memcpy(files + 1, rest + 1, ((size_t)n - 1) * sizeof(*files));
+	if (maillog_read(files, log == NULL ? 0 : (size_t)n, each_line, &story, &err) < 0)
+		(void)fprintf(stderr, "relay365: %s\n", err.text);
+	else if (story.json == NULL)
+		(void)fprintf(stderr, "relay365: the mail log has no message \"%s\"\n", story.id);
+	free(files);
+	if (err.text[0] != '\0' || story.json == NULL) {
+		cJSON_Delete(story.json);
+		return CTL_PROBLEM;
+	}
+	advise(&story);
+	status = add_now(&story, ctl, sendmail);
+	if (ctl->json)
+		return ctl_print_json(story.json, status);
+	print_text(&story);
+	cJSON_Delete(story.json);
+	return status;
+}
+
 int ctl_why(const struct ctl *ctl)
 {
-	const char *log = NULL, **rest = xcalloc((size_t)ctl->argc + 2, sizeof(*rest));
-	const struct ctl_option options[] = {{"--log", NULL, &log}};
-	int n = ctl_options(ctl, options, ARRAY_LEN(options), rest), status = CTL_PROBLEM;
-	struct story story = {.id = n > 0 ? rest[0] : ""};
-	struct err err = ERR_INIT;
+	const char *log = NULL, *sendmail = NULL;
+	const char **rest = xcalloc((size_t)ctl->argc + 1, sizeof(*rest));
+	const struct ctl_option options[] = {{"--log", NULL, &log},
+					     {"--sendmail", NULL, &sendmail}};
+	int n = ctl_options(ctl, options, ARRAY_LEN(options), rest), status = CTL_USAGE;
 
-	/* Behind --log may come more files. */
-	if (n < 1 || (log == NULL && n > 1) || strlen(story.id) > ID_MAX) {
-		(void)fputs("usage: relay365 [-c FILE] [--json] why QUEUE-ID [--log FILE...]\n",
-			    stderr);
-		free(rest);
-		return CTL_USAGE;
-	}
-	rest[0] = log;
-	if (maillog_read(rest, log == NULL ? 0 : (size_t)n, each_line, &story, &err) < 0) {
-		(void)fprintf(stderr, "relay365: %s\n", err.text);
-	} else if (story.json == NULL) {
-		(void)fprintf(stderr, "relay365: the mail log has no message \"%s\"\n", story.id);
-	} else {
-		status = CTL_OK;
-		advise(&story);
-		add_now(&story, ctl);
-	}
+	if (n < 1 || (log == NULL && n > 1) || rest[0][0] == '\0' || strlen(rest[0]) > ID_MAX)
+		(void)fputs(
+			"usage: relay365 [-c FILE] [--json] why QUEUE-ID [--sendmail COMMAND] "
+			"[--log FILE...]\n",
+			stderr);
+	else
+		status = tell(ctl, rest, n, log, sendmail);
 	free(rest);
-	if (status == CTL_OK && ctl->json)
-		return ctl_print_json(story.json, CTL_OK);
-	if (status == CTL_OK)
-		print_text(&story);
-	cJSON_Delete(story.json);
 	return status;
 }

@@ -36,7 +36,7 @@ _relay365()
 	limits) words='--what-if --log' ;;
 	release) words='--log --any --sendmail' ;;
 	queue) words='--sendmail' ;;
-	why) words='--log' ;;
+	why) words='--sendmail --log' ;;
 	reset) words='--limit --delivered' ;;
 	status) words='--json --watch' ;;
 	reload) words='tokend milter submit' ;;

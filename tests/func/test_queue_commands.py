@@ -2,8 +2,10 @@
 
 import gzip
 import json
+import os
 import re
 import subprocess
+import time
 
 import pytest
 
@@ -18,9 +20,10 @@ ADDRESS = "relay@contoso.com"
 ERP, CRM = {"ADDR": "10.1.0.5"}, {"ADDR": "10.2.0.5"}
 
 
-def started(lab, limits=None, milter=True, **keys):
+def started(lab, limits=None, milter=True, log_format="text", **keys):
     letters_module.fast(lab)
     lab.configure(mailboxes={"relay": {"messages_per_minute": 60000, **keys}}, limits=limits,
+                  log_format=log_format,
                   sources={"erp": {"clients": ["10.1.0.0/24"]}, "crm": {"clients": ["10.2.0.5"]}})
     return letters_module.started(lab, milter=milter)
 
@@ -90,9 +93,10 @@ def wait_hold(postfix, qids):
         m["queue_id"] for m in queue if m["queue_name"] == "hold"))
 
 
-def test_release(lab):
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_release(lab, form):
     """The milter's own holds are told from others', and let go by message, source or mailbox."""
-    letters = started(lab, RUNAWAY)
+    letters = started(lab, RUNAWAY, log_format=form)
     for who in (ERP, CRM):
         letters.wait_arrived([letters.send(xclient=who)])
     erp = [letters.send(xclient=ERP) for _ in range(3)]
@@ -129,6 +133,28 @@ def test_release_leaves_what_others_hold(lab):
     lab.sim.listen("smtp")
     assert run(lab, "release", "erp", "--any", "--log", log(lab))["messages"]
     letters.check_arrived()
+
+
+def test_release_of_what_was_not_seen(lab):
+    """Without the queue, or a log that is named, it does not say how it is."""
+    letters = started(lab, milter=False)
+    for args in (["release"], ["release", "--log", "/nonexistent"]):
+        done = lab.relay365(*args, status=1 if "--log" in args else 0)
+        assert ("cannot read /nonexistent" in done.stderr) == ("--log" in args)
+        assert (done.stdout == "No mail is held.\n") == ("--log" not in args)
+    lab.sim.listen("smtp", open=False, drop=True)
+    qid = letters.send()
+    letters.wait_deferred(qid)
+    letters.postfix.postsuper("-h", qid)
+    wait_hold(letters.postfix, [qid])
+    nobody = lab.relay365("release", "--log", "/nonexistent", status=1)
+    assert nobody.stdout == "" and "cannot read /nonexistent" in nobody.stderr
+    lab.relay365("release", qid, "--log", "/nonexistent", status=1)
+    wait_hold(letters.postfix, [qid])
+    procs.write(lab.config, procs.read(lab.config).replace(lab.queue_dir, lab.queue_dir + "x"),
+                0o640)
+    gone = lab.relay365("release", "--log", lab.postfix.log_file, status=78)
+    assert gone.stdout == "" and "no Postfix on this machine has" in gone.stderr
 
 
 def test_hold(lab):
@@ -186,14 +212,16 @@ def test_mistakes(lab, args, status, text):
 
 # -- why -------------------------------------------------------------------------
 
-def test_why(lab):
-    letters = started(lab, RUNAWAY)
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_why(lab, form):
+    letters = started(lab, RUNAWAY, log_format=form)
     sent = letters.send(xclient=ERP, recipients=flow.numbers(2))
     letters.wait_arrived([sent])
     story = run(lab, "why", sent, "--log", log(lab))
     texts = [step["program"].rpartition("/")[2] + ": " + step["text"] for step in story["steps"]]
     assert any(t.startswith("smtpd: client=unknown[10.1.0.5]") for t in texts)
-    assert any(t.startswith("relay365-milter: accept mailbox=relay source=erp") for t in texts)
+    name = "relay365-milter" if form == "text" else "relay365"  # JSON does not tell it by itself
+    assert any(t.startswith(name + ": accept mailbox=relay source=erp") for t in texts)
     assert "qmgr: removed" in texts
     assert [(r["recipient"], r["attempts"], r["status"][:9]) for r in story["recipients"]] == [
         ("r0@example.net", 1, "sent (250"), ("r1@example.net", 1, "sent (250")]
@@ -201,7 +229,7 @@ def test_why(lab):
 
     held = letters.send(xclient=ERP)
     text = lab.relay365("why", held, "--log", log(lab)).stdout
-    assert "relay365-milter: hold limit=runaway" in text
+    assert name + ": hold limit=runaway" in text
     assert "It is on hold; to let it go: relay365 release " + held in text
 
 
@@ -226,3 +254,82 @@ def test_why_it_waits(lab):
     with open(packed, "wb") as f:
         f.write(gzip.compress(procs.read(path).encode())[:-40])
     assert "cannot read" in lab.relay365("why", qid, "--log", packed, status=1).stderr
+
+
+STORY = [
+    "client=erp.test[10.1.0.5]",
+    "from=<erp@contoso.com>, size=312, nrcpt=2 (queue active)",
+    "to=<a@example.net>, relay=none, dsn=4.4.1, status=deferred (connect: timed out)",
+    "to=<b@example.net>, relay=x[52.1.2.3]:587, dsn=2.0.0, status=sent (250 OK)",
+    "to=<a@example.net>, relay=x[52.1.2.3]:587, dsn=2.0.0, status=sent (250 OK)",
+    "removed",
+]
+PROGRAMS = ["smtpd", "qmgr", "smtp", "smtp", "smtp", "qmgr"]
+
+
+def hand_made(stamps):
+    return ["%s gw postfix/%s[7]: 4FA2B1C00D: %s\n" % line for line in zip(stamps, PROGRAMS, STORY)]
+
+
+def in_two_files(lab, lines, changed=None):
+    """An older file, packed, and a newer one, as they are rotated; changed: when each was."""
+    old, new = lab.folder + "/mail.log.1.gz", lab.folder + "/mail.log"
+    with gzip.open(old, "wt") as f:
+        f.writelines(lines[:3])
+    procs.write(new, "".join(lines[3:]))
+    for path, at in zip([old, new], changed or []):
+        os.utime(path, (at, at))
+    return old, new
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_why_of_files_in_any_order(lab, newest_first):
+    """The file that begins first is read first; one that is empty, or no log, is no matter."""
+    lab.configure()
+    old, new = in_two_files(lab, hand_made("2026-11-2%dT10:38:14Z" % n for n in range(6)))
+    files = [new, procs.write(lab.folder + "/empty", ""), old,
+             procs.write(lab.folder + "/rubbish", "rubbish\n\0\n")]
+    story = run(lab, "why", "4FA2B1C00D", "--log",
+                *(files if newest_first else reversed(files)), status=1)
+    assert {(r["recipient"], r["attempts"], r["status"][:4]) for r in story["recipients"]} == {
+        ("a@example.net", 2, "sent"), ("b@example.net", 1, "sent")}
+    assert story["steps"][0]["text"].startswith("client=")
+    assert story["steps"][-1]["text"] == "removed"
+
+
+def test_why_of_stamps_without_a_year(lab):
+    """The year is that of the file: the older one began this very day a year ago."""
+    lab.configure()
+    begin = time.time() - 366 * 86400
+    times = [begin + n * 86400 for n in range(6)]
+    lines = hand_made(time.strftime("%b %e %H:%M:%S", time.localtime(at)) for at in times)
+    old, new = in_two_files(lab, lines, [times[2], times[5]])
+    story = run(lab, "why", "4FA2B1C00D", "--log", new, old, status=1)
+    assert [r["status"][:4] for r in story["recipients"]] == ["sent", "sent"]
+    assert story["steps"][0]["at"][:4] == time.strftime("%Y", time.gmtime(begin))
+
+
+def test_why_reads_pipes(lab):
+    """What can be read only once is read once, and in its turn."""
+    lab.configure()
+    old, new = in_two_files(lab, hand_made("2026-11-2%dT10:38:14Z" % n for n in range(6)))
+    with gzip.open(old, "rt") as f:
+        text = f.read()
+    story = json.loads(lab.relay365("--json", "why", "4FA2B1C00D", "--log", new, "-", data=text,
+                                    status=1).stdout)
+    assert [r["status"][:4] for r in story["recipients"]] == ["sent", "sent"]
+
+
+def test_why_without_the_queue(lab):
+    """It does not say that a message is gone when it has not looked."""
+    lab.configure()
+    path = procs.write(lab.folder + "/mail.log",
+                       "".join(hand_made("2026-11-2%dT10:38:14Z" % n for n in range(6))))
+    done = lab.relay365("why", "4FA2B1C00D", "--log", path, status=1)
+    assert "Whether it is still in the queue can't be seen: no Postfix on this machine has" in \
+        done.stdout
+    assert "not in the queue" not in done.stdout
+    story = run(lab, "why", "4FA2B1C00D", "--log", path, status=1)
+    assert "queue" not in story and story["queue_unread"].startswith("no Postfix")
+    assert "failed with status" in run(lab, "why", "4FA2B1C00D", "--sendmail", "/nonexistent/x",
+                                       "--log", path, status=1)["queue_unread"]
