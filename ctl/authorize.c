@@ -38,10 +38,11 @@ static int ask(const struct authorize *a, const char *verb, const char *key, con
 }
 
 /* What the user must do; to standard error, so that --json has standard output to itself. */
-static void show_task(const cJSON *status)
+static void show_task(cJSON *status)
 {
 	long long minutes = ctl_number(status, "seconds_left") / 60;
 
+	ctl_plain(status);
 	if (ctl_text(status, "authorize_url")[0] != '\0')
 		(void)fprintf(stderr,
 			      "Open this address in a browser, on any machine, and sign in:\n\n"
@@ -84,6 +85,7 @@ static int show_end(const struct authorize *a, cJSON *status)
 
 	if (a->ctl->json)
 		return ctl_print_json(status, result);
+	ctl_plain(status);
 	if (done)
 		(void)printf("Mailbox %s has a token%s%s, and keeps it by itself from now on.\n",
 			     a->mailbox, ctl_text(claims, "user")[0] == '\0' ? "" : " of ",

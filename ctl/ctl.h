@@ -78,6 +78,9 @@ char *ctl_submit_socket(const struct conf *conf);
 const char *ctl_text(const cJSON *object, const char *name);
 long long ctl_number(const cJSON *object, const char *name);
 
+/* Makes its strings plain (base/plain.h), for what is printed as text; JSON escapes by itself. */
+void ctl_plain(cJSON *json);
+
 /* Prints and frees json; returns status. main() sees to an output that can't be written. */
 int ctl_print_json(cJSON *json, int status);
 /* Tells why a command can't do its work, as {"error": ...} or a sentence; returns status. */

@@ -1,8 +1,8 @@
 #include "ctl/doctor.h"
 
+#include "base/plain.h"
 #include "base/xalloc.h"
 
-#include <ctype.h>
 #include <stdarg.h>
 
 enum { EVIDENCE_MAX = 2048, TRANSCRIPT_MAX = 1 << 20, NAGIOS_UNKNOWN = 3 };
@@ -45,28 +45,12 @@ static const struct check {
 
 static const char *const words[] = {"ok", "not proven", "warning", "fault"};
 
-/* Evidence holds others' words: what a terminal would obey is not shown. */
-static char *plain(const char *text)
-{
-	char *copy = xstrdup(text);
-
-	for (char *at = copy; *at != '\0'; at++)
-		if (!isprint((unsigned char)*at))
-			*at = ' ';
-	return copy;
-}
-
 /* With several Postfix instances: of which one. The caller frees. */
 static char *whose(const struct doctor *doctor, const char *evidence)
 {
-	char *text, *shown;
-
 	if (doctor->looks_at == NULL)
-		return plain(evidence);
-	text = xasprintf("%s: %s", doctor->looks_at, evidence);
-	shown = plain(text);
-	free(text);
-	return shown;
+		return xstrdup(evidence);
+	return xasprintf("%s: %s", doctor->looks_at, evidence);
 }
 
 void doctor_add(struct doctor *doctor, enum verdict verdict, const char *action, const char *fmt,
@@ -84,8 +68,8 @@ void doctor_add(struct doctor *doctor, enum verdict verdict, const char *action,
 	finding = &doctor->finding[doctor->findings++];
 	finding->check = doctor->current;
 	finding->verdict = verdict;
-	finding->evidence = whose(doctor, evidence);
-	finding->action = plain(action == NULL ? "" : action);
+	finding->evidence = plain(whose(doctor, evidence));
+	finding->action = plain(xstrdup(action == NULL ? "" : action));
 }
 
 bool doctor_failed(const struct doctor *doctor, const char *check)

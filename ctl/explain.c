@@ -3,6 +3,7 @@
 
 #include "ctl/ctl.h"
 
+#include "base/plain.h"
 #include "base/xalloc.h"
 #include "explain/explain.h"
 #include "maillog/logfile.h"
@@ -31,14 +32,11 @@ struct report {
 	long lines;
 };
 
-/* The log is others' text: what a terminal would obey is not shown. */
 static void keep_example(struct found *found, const char *line)
 {
-	size_t n = 0;
-
-	for (; line[n] != '\0' && line[n] != '\n' && n < sizeof(found->example) - 1; n++)
-		found->example[n] = isprint((unsigned char)line[n]) ? line[n] : '?';
-	found->example[n] = '\0';
+	(void)snprintf(found->example, sizeof(found->example), "%.*s", (int)strcspn(line, "\n"),
+		       line);
+	(void)plain(found->example);
 }
 
 static void add(struct report *report, const struct explanation *what, const char *line)

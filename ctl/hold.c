@@ -322,6 +322,7 @@ static int finish(struct work *work, int status, const struct err *err)
 			      "relay365: no mailbox, source or message %s called \"%s\"\n",
 			      work->hold ? "in the queue is" : "on hold is", work->key);
 	if (!work->ctl->json) {
+		ctl_plain(work->messages);
 		print_text(work, status);
 		cJSON_Delete(work->messages);
 		cJSON_Delete(json);

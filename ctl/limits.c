@@ -52,6 +52,7 @@ static int show(const struct ctl *ctl)
 	}
 	if (ctl->json)
 		return ctl_print_json(answer, CTL_OK);
+	ctl_plain(answer);
 	cJSON_ArrayForEach (limit, cJSON_GetObjectItemCaseSensitive(answer, "limits"))
 		print_limit(limit);
 	cJSON_Delete(answer);
@@ -94,6 +95,7 @@ static int what_if(const struct ctl *ctl, const char *config, const char *const 
 		if (ctl->json) {
 			status = ctl_print_json(result, status);
 		} else {
+			ctl_plain(result);
 			what_if_print(result);
 			cJSON_Delete(result);
 		}

@@ -56,6 +56,7 @@ static int tell_both(const struct ctl *ctl, const char *verb, const struct contr
 
 	if (ctl->json)
 		return ctl_print_json(all, status);
+	ctl_plain(all);
 	print_one("tokend", cJSON_GetObjectItemCaseSensitive(all, "tokend"));
 	print_one("milter", cJSON_GetObjectItemCaseSensitive(all, "milter"));
 	cJSON_Delete(all);
@@ -142,6 +143,7 @@ int ctl_reset(const struct ctl *ctl)
 			      limit == NULL ? 1 : 2);
 	if (ctl->json)
 		return ctl_print_json(all, status);
+	ctl_plain(all);
 	answer = all->child;
 	if (status == CTL_OK)
 		print_reset(answer);

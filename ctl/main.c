@@ -3,6 +3,7 @@
 
 #include "ctl/ctl.h"
 
+#include "base/plain.h"
 #include "base/xalloc.h"
 
 #include <errno.h>
@@ -148,6 +149,16 @@ int ctl_options(const struct ctl *ctl, const struct ctl_option *options, size_t 
 		*option->value = value;
 	}
 	return n;
+}
+
+void ctl_plain(cJSON *json)
+{
+	cJSON *item;
+
+	if (cJSON_IsString(json))
+		(void)plain(json->valuestring);
+	cJSON_ArrayForEach (item, json)
+		ctl_plain(item);
 }
 
 int ctl_print_json(cJSON *json, int status)

@@ -78,13 +78,14 @@ static void print_line(const char *before, const char *text)
 		(void)printf("  %s%s\n", before, text);
 }
 
-static void print_verdict(const struct run *run, const cJSON *verdict)
+static void print_verdict(const struct run *run, cJSON *verdict)
 {
 	const cJSON *token = cJSON_GetObjectItemCaseSensitive(verdict, "token");
 	const cJSON *claims = cJSON_GetObjectItemCaseSensitive(token, "claims");
 	bool ok = strcmp(ctl_text(verdict, "result"), "ok") == 0;
 	const cJSON *line;
 
+	ctl_plain(verdict);
 	(void)printf("%s: %s\n", ctl_text(verdict, "mailbox"),
 		     ok ? "Exchange takes its token" : ctl_text(verdict, "text"));
 	if (!ok && cJSON_IsObject(claims)) {

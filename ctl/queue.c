@@ -200,6 +200,7 @@ static int print(const struct ctl *ctl, cJSON *all, int status)
 
 	if (ctl->json)
 		return ctl_print_json(all, status);
+	ctl_plain(all);
 	cJSON_ArrayForEach (item, messages)
 		print_message(item);
 	cJSON_ArrayForEach (item, cJSON_GetObjectItemCaseSensitive(all, "problems"))

@@ -111,6 +111,7 @@ int ctl_status(const struct ctl *ctl)
 			 : CTL_PROBLEM;
 	if (ctl->json)
 		return ctl_print_json(status, result);
+	ctl_plain(status);
 	ctl_status_text(status, &text);
 	(void)fwrite(buf_text(&text), 1, text.len, stdout);
 	buf_clear(&text);

@@ -110,8 +110,10 @@ int status_watch(const struct ctl *ctl)
 {
 	for (;;) {
 		cJSON *status = status_read(ctl->conf);
-		int result = show(status);
+		int result;
 
+		ctl_plain(status);
+		result = show(status);
 		cJSON_Delete(status);
 		if (result < 0)
 			return CTL_PROBLEM;

@@ -308,6 +308,7 @@ static int tell(const struct ctl *ctl, const char *const *rest, int n, const cha
 	status = add_now(&story, ctl, sendmail);
 	if (ctl->json)
 		return ctl_print_json(story.json, status);
+	ctl_plain(story.json);
 	print_text(&story);
 	cJSON_Delete(story.json);
 	return status;

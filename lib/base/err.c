@@ -1,5 +1,7 @@
 #include "base/err.h"
 
+#include "base/plain.h"
+
 #include <errno.h>
 #include <stdarg.h>
 
@@ -15,7 +17,7 @@ int err_set(struct err *err, enum err_class class, const char *fmt, ...)
 	(void)vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	err->class = class;
-	memcpy(err->text, text, sizeof(text));
+	memcpy(err->text, plain(text), sizeof(text));
 	return -1;
 }
 
@@ -32,7 +34,7 @@ int err_add(struct err *err, const char *fmt, ...)
 	va_end(ap);
 	if (n >= 0 && (size_t)n < sizeof(text))
 		(void)snprintf(text + n, sizeof(text) - (size_t)n, ": %s", err->text);
-	memcpy(err->text, text, sizeof(text));
+	memcpy(err->text, plain(text), sizeof(text));
 	return -1;
 }
 

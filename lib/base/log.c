@@ -1,6 +1,7 @@
 #include "base/log.h"
 
 #include "base/clock.h"
+#include "base/plain.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -67,45 +68,12 @@ static size_t room(const struct log_line *line)
 	return sizeof(line->text) - TAIL - line->len;
 }
 
-/*
- * The length of the character at text, or 0 when it is a control character or
- * no UTF-8 (RFC 3629): readers of JSON and the journal stumble over both.
- */
-static size_t printable(const unsigned char *text, size_t len)
-{
-	static const struct {
-		unsigned char first, last; /* lead bytes */
-		unsigned char least, most; /* of the second byte */
-		size_t len;
-	} forms[] = {
-		{0x20, 0x7e, 0, 0, 1},	     {0xc2, 0xc2, 0xa0, 0xbf, 2},
-		{0xc3, 0xdf, 0x80, 0xbf, 2}, {0xe0, 0xe0, 0xa0, 0xbf, 3},
-		{0xe1, 0xec, 0x80, 0xbf, 3}, {0xed, 0xed, 0x80, 0x9f, 3},
-		{0xee, 0xef, 0x80, 0xbf, 3}, {0xf0, 0xf0, 0x90, 0xbf, 4},
-		{0xf1, 0xf3, 0x80, 0xbf, 4}, {0xf4, 0xf4, 0x80, 0x8f, 4},
-	};
-
-	for (size_t i = 0; i < ARRAY_LEN(forms); i++) {
-		if (text[0] < forms[i].first || text[0] > forms[i].last)
-			continue;
-		if (forms[i].len == 1)
-			return 1;
-		if (len < forms[i].len || text[1] < forms[i].least || text[1] > forms[i].most)
-			return 0;
-		for (size_t j = 2; j < forms[i].len; j++)
-			if (text[j] < 0x80 || text[j] > 0xbf)
-				return 0;
-		return forms[i].len;
-	}
-	return 0;
-}
-
 /* What is not printable becomes "?"; quotes and backslashes are escaped. */
 static void put_quoted(struct log_line *line, const char *value, size_t len)
 {
 	put(line, "\"", 1);
 	for (size_t i = 0; i < len && room(line) > 8;) {
-		size_t n = printable((const unsigned char *)value + i, len - i);
+		size_t n = plain_length(value + i, len - i);
 
 		if (value[i] == '"' || value[i] == '\\')
 			put(line, "\\", 1);

@@ -256,6 +256,30 @@ def test_why_it_waits(lab):
     assert "cannot read" in lab.relay365("why", qid, "--log", packed, status=1).stderr
 
 
+def test_what_a_terminal_obeys(lab):
+    """Control characters of a client's never reach the terminal, whatever prints them."""
+    sender = '"\033[31mred"@contoso.com'
+    per_sender = {"per-sender": {"per": "sender", "count": "messages", "max": 1, "window": "1h",
+                                 "action": "hold"}}
+    letters = started(lab, per_sender)
+    _first, held = (letters.send(sender, xclient=ERP) for _ in range(2))
+    wait_hold(letters.postfix, [held])
+    lab.relay365("lock", "crm", "--reason", "\033[32m\u00fcbel")
+    text = log(lab)
+    sent = ("Nov 26 10:38:14 gw postfix/smtpd[7]: 4FA2B1%d: client=x[10.1.0.5]\n"
+            "Nov 26 10:38:14 gw postfix/qmgr[7]: 4FA2B1%d: from=<" + sender + ">, size=3, nrcpt=1\n"
+            "Nov 26 10:38:14 gw postfix/smtp[7]: 4FA2B1%d: to=<a@b.test>, relay=x[10.1.0.9]:25\n")
+    procs.write(text, procs.read(text).replace("?[31mred", "\033[31mred") +
+                "".join(sent % (n, n, n) for n in range(2)))
+    said = {" ".join(args[:2]): lab.relay365(*args, status=None).stdout for args in (
+        ["limits"], ["limits", "--what-if", lab.config, "--log", text], ["status"], ["queue"],
+        ["why", held, "--log", text], ["release", "--log", text])}
+    assert not [name for name, out in said.items() if "\033" in out]
+    for name in ("limits", "limits --what-if", "queue", "why " + held, "release --log"):
+        assert '?[31mred' in said[name], name
+    assert "?[32m\u00fcbel" in said["status"], "what is no control character stays"
+
+
 STORY = [
     "client=erp.test[10.1.0.5]",
     "from=<erp@contoso.com>, size=312, nrcpt=2 (queue active)",

@@ -32,6 +32,34 @@ static void test_err_set(void **state)
 	assert_int_equal(err_set(NULL, ERR_PERM, "%s", "nobody listens"), -1);
 }
 
+/* Texts hold others' words, which a terminal must not obey; UTF-8 stays. */
+static void test_err_is_plain(void **state)
+{
+	static const struct {
+		const char *text, *shown;
+	} cases[] = {
+		{"a b~", "a b~"},
+		{"\033[31mred", "?[31mred"},
+		{"a\r\nb\tc\177", "a  b c?"},
+		{"f\303\274r \342\202\254 \360\237\222\214",
+		 "f\303\274r \342\202\254 \360\237\222\214"},
+		{"\302\233m", "??m"},	/* CSI in one character */
+		{"\233m \377", "?m ?"}, /* and in one byte */
+		{"\342\202", "??"},
+		{"\355\240\200", "???"}, /* a surrogate */
+	};
+	struct err err = ERR_INIT;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		err_set(&err, ERR_TEMP, "%s", cases[i].text);
+		assert_string_equal(err.text, cases[i].shown);
+	}
+	err_set(&err, ERR_TEMP, "x");
+	err_add(&err, "\033");
+	assert_string_equal(err.text, "?: x");
+}
+
 static void test_err_add(void **state)
 {
 	struct err err = ERR_INIT;
@@ -195,11 +223,12 @@ static void test_xalloc(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_err_set),	     cmocka_unit_test(test_err_add),
-		cmocka_unit_test(test_err_too_long), cmocka_unit_test(test_err_no),
-		cmocka_unit_test(test_buf_empty),    cmocka_unit_test(test_buf_add),
-		cmocka_unit_test(test_buf_max),	     cmocka_unit_test(test_buf_addf_max),
-		cmocka_unit_test(test_buf_consume),  cmocka_unit_test(test_xalloc),
+		cmocka_unit_test(test_err_set),	     cmocka_unit_test(test_err_is_plain),
+		cmocka_unit_test(test_err_add),	     cmocka_unit_test(test_err_too_long),
+		cmocka_unit_test(test_err_no),	     cmocka_unit_test(test_buf_empty),
+		cmocka_unit_test(test_buf_add),	     cmocka_unit_test(test_buf_max),
+		cmocka_unit_test(test_buf_addf_max), cmocka_unit_test(test_buf_consume),
+		cmocka_unit_test(test_xalloc),
 	};
 
 	return cmocka_run_group_tests_name("err_buf", tests, NULL, NULL);
