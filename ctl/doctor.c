@@ -3,9 +3,13 @@
 #include "base/plain.h"
 #include "base/xalloc.h"
 
+#include <errno.h>
 #include <stdarg.h>
+#include <unistd.h>
 
-enum { EVIDENCE_MAX = 2048, TRANSCRIPT_MAX = 1 << 20, NAGIOS_UNKNOWN = 3 };
+enum { EVIDENCE_MAX = 2048, TRANSCRIPT_MAX = 1 << 20 };
+
+enum { NAGIOS_OK, NAGIOS_WARNING, NAGIOS_CRITICAL, NAGIOS_UNKNOWN };
 
 static void doctor_unseen(struct doctor *doctor)
 {
@@ -103,19 +107,37 @@ static const struct finding *first_cause(const struct doctor *doctor)
 	return NULL;
 }
 
+/*
+ * Why next to nothing could be seen, where nothing worse is known: the configuration
+ * or a daemon that this user may not read or ask. NULL: it could.
+ */
+static const struct finding *blindness(const struct doctor *doctor)
+{
+	const struct finding *finding = doctor->finding;
+
+	if (worst(doctor, NULL) >= DOCTOR_WARNING)
+		return NULL;
+	for (size_t i = 0; i < doctor->findings; i++, finding++)
+		if (finding->verdict == DOCTOR_UNPROVEN &&
+		    (strcmp(finding->check, "configuration") == 0 ||
+		     strcmp(finding->check, "daemons") == 0))
+			return finding;
+	return NULL;
+}
+
 static void print_summary(const struct doctor *doctor)
 {
-	const struct finding *first = first_cause(doctor);
+	static const char *const leads[] = {"", "Not proven", "Warning", "Fault"};
+	const struct finding *blind = blindness(doctor);
+	const struct finding *first = blind != NULL ? blind : first_cause(doctor);
 
-	if (first == NULL || first->verdict < DOCTOR_WARNING)
+	if (first == NULL || (blind == NULL && first->verdict < DOCTOR_WARNING))
 		(void)puts("All that can be seen from here is well.");
 	else if (first->action[0] == '\0')
-		(void)printf("%s: %s.\n", first->verdict == DOCTOR_FAULT ? "Fault" : "Warning",
-			     first->evidence);
+		(void)printf("%s: %s.\n", leads[first->verdict], first->evidence);
 	else
-		(void)printf("%s: %s. What to do: %s.\n",
-			     first->verdict == DOCTOR_FAULT ? "Fault" : "Warning",
-			     first->evidence, first->action);
+		(void)printf("%s: %s. What to do: %s.\n", leads[first->verdict], first->evidence,
+			     first->action);
 }
 
 static void print_check(const struct doctor *doctor, const struct check *check)
@@ -163,27 +185,28 @@ static int print_json(const struct doctor *doctor, int status)
 	return ctl_print_json(json, status);
 }
 
-/* One line and the exit status, as Nagios and its like want them: 0 ok, 1 warning, 2 critical. */
+/* One line and the exit status, as Nagios and its like want them. */
 static int print_nagios(const struct doctor *doctor)
 {
-	const struct finding *first = first_cause(doctor);
+	static const char *const states[] = {"OK", "WARNING", "CRITICAL", "UNKNOWN"};
+	const struct finding *blind = blindness(doctor), *first = first_cause(doctor);
 	enum verdict verdict = worst(doctor, NULL);
 	int faults = 0, warnings = 0;
+	int state = verdict == DOCTOR_FAULT	? NAGIOS_CRITICAL
+		    : verdict == DOCTOR_WARNING ? NAGIOS_WARNING
+		    : blind != NULL		? NAGIOS_UNKNOWN
+						: NAGIOS_OK;
 
 	for (size_t i = 0; i < doctor->findings; i++) {
 		faults += doctor->finding[i].verdict == DOCTOR_FAULT;
 		warnings += doctor->finding[i].verdict == DOCTOR_WARNING;
 	}
-	(void)printf("RELAY365 %s - %s | faults=%d warnings=%d\n",
-		     verdict == DOCTOR_FAULT	 ? "CRITICAL"
-		     : verdict == DOCTOR_WARNING ? "WARNING"
-						 : "OK",
-		     first == NULL || verdict < DOCTOR_WARNING ? "all that can be seen is well"
-							       : first->evidence,
+	(void)printf("RELAY365 %s - %s | faults=%d warnings=%d\n", states[state],
+		     state == NAGIOS_OK ? "all that can be seen is well"
+		     : blind != NULL	? blind->evidence
+					: first->evidence,
 		     faults, warnings);
-	if (fflush(stdout) != 0)
-		return NAGIOS_UNKNOWN;
-	return verdict == DOCTOR_FAULT ? 2 : verdict == DOCTOR_WARNING ? 1 : 0;
+	return fflush(stdout) == 0 ? state : NAGIOS_UNKNOWN;
 }
 
 static void clear(struct doctor *doctor)
@@ -213,7 +236,8 @@ static void run(struct doctor *doctor, const struct check *check)
 
 static int report(const struct doctor *doctor, bool json, bool nagios)
 {
-	int status = worst(doctor, NULL) >= DOCTOR_WARNING ? CTL_PROBLEM : CTL_OK;
+	bool well = worst(doctor, NULL) < DOCTOR_WARNING && blindness(doctor) == NULL;
+	int status = well ? CTL_OK : CTL_PROBLEM;
 
 	if (nagios)
 		return print_nagios(doctor);
@@ -246,8 +270,12 @@ int ctl_doctor(const struct ctl *ctl)
 	conf = conf_load(ctl->conf_path, &err);
 	doctor.conf = conf;
 	if (conf == NULL) {
+		bool denied = access(ctl->conf_path, R_OK) < 0 && errno == EACCES;
+
 		doctor.current = checks[0].id;
-		doctor_add(&doctor, DOCTOR_FAULT, "mend the file; relay365 check reads it again",
+		doctor_add(&doctor, denied ? DOCTOR_UNPROVEN : DOCTOR_FAULT,
+			   denied ? "run this as root"
+				  : "mend the file; relay365 check reads it again",
 			   "%s", err.text);
 	}
 	for (size_t i = 0; conf != NULL && i < ARRAY_LEN(checks); i++)

@@ -2,6 +2,7 @@
 
 #include "base/sock.h"
 #include "base/xalloc.h"
+#include "ctl/reach.h"
 #include "explain/explain.h"
 #include "postfix/generate.h"
 #include "proto/control.h"
@@ -20,8 +21,8 @@ static cJSON *ask(struct doctor *doctor, const char *daemon, char *socket)
 {
 	struct err err = ERR_INIT;
 	cJSON *answer = NULL;
-	char *action =
-		xasprintf("run: systemctl start %s; then systemctl status %s", daemon, daemon);
+	char *what, *advice;
+	enum reach reach;
 
 	if (control_call(socket, "status", NULL, NULL, CTL_TIMEOUT_MS, &answer, &err) == 0) {
 		doctor_add(doctor, DOCTOR_OK, NULL, "%s %s, pid %lld", daemon,
@@ -32,10 +33,14 @@ static cJSON *ask(struct doctor *doctor, const char *daemon, char *socket)
 				   "%s can't write its ledger: %s", daemon,
 				   ctl_text(answer, "ledger_problem"));
 	} else {
-		doctor_add(doctor, DOCTOR_FAULT, action, "%s does not answer: %s", daemon,
-			   err.text);
+		reach = reach_of(socket);
+		what = reach_text(reach, daemon);
+		advice = reach_advice(reach, daemon, doctor->conf);
+		doctor_add(doctor, reach == REACH_DENIED ? DOCTOR_UNPROVEN : DOCTOR_FAULT, advice,
+			   "%s: %s", what, err.text);
+		free(advice);
+		free(what);
 	}
-	free(action);
 	free(socket);
 	return answer;
 }

@@ -92,13 +92,14 @@ void doctor_clear_instances(struct doctor *doctor)
 	free(doctor->instance);
 }
 
-/* The process id of master(8), or 0. */
+/* The process id of master(8), 0 when it does not run, -1 when that can't be seen. */
 static long master_pid(const struct doctor *doctor)
 {
 	char *queue = facts_value(doctor->postfix.expanded, "queue_directory");
 	char *path = xasprintf("%s/pid/master.pid", queue);
 	FILE *file = fopen(path, "r");
 	char line[512] = "", proc[64];
+	bool denied = file == NULL && errno == EACCES;
 	long pid = 0;
 
 	if (file != NULL && fgets(line, sizeof(line), file) != NULL)
@@ -116,7 +117,7 @@ static long master_pid(const struct doctor *doctor)
 		(void)fclose(file);
 	free(path);
 	free(queue);
-	return pid;
+	return denied ? -1 : pid;
 }
 
 static void check_running(struct doctor *doctor)
@@ -126,6 +127,9 @@ static void check_running(struct doctor *doctor)
 
 	if (pid > 0)
 		doctor_add(doctor, DOCTOR_OK, NULL, "Postfix %s runs, pid %ld", name, pid);
+	else if (pid < 0)
+		doctor_add(doctor, DOCTOR_UNPROVEN, "run this as root",
+			   "whether Postfix %s runs can't be seen", name);
 	else
 		doctor_add(doctor, DOCTOR_FAULT,
 			   "run: postfix start; then look into the mail log",

@@ -3,22 +3,40 @@
 
 #include "ctl/ctl.h"
 
+#include "base/xalloc.h"
+#include "ctl/reach.h"
 #include "proto/control.h"
 
-/* Adds the daemon's answer under name; when there is none, why, to the problems. */
-static void ask(cJSON *status, cJSON *problems, const char *name, char *socket)
+static void add_unanswered(cJSON *problems, const char *name, enum reach reach,
+			   const struct conf *conf, const struct err *err)
 {
+	char *daemon = xasprintf("relay365-%s", name);
+	char *what = reach_text(reach, daemon), *advice = reach_advice(reach, daemon, conf);
+	char *text = xasprintf("%s: %s; %s", what, err->text, advice);
+
+	(void)cJSON_AddItemToArray(problems, cJSON_CreateString(text));
+	free(text);
+	free(advice);
+	free(what);
+	free(daemon);
+}
+
+/* Adds the daemon's answer under name; when there is none, why, to the problems. */
+static void ask(cJSON *status, cJSON *problems, const struct conf *conf, const char *name,
+		char *socket)
+{
+	cJSON *daemons = cJSON_GetObjectItemCaseSensitive(status, "daemons"), *answer = NULL;
 	struct err err = ERR_INIT;
-	cJSON *answer = NULL;
-	char text[ERR_TEXT_MAX + 64];
+	enum reach reach;
 
 	if (control_call(socket, "status", NULL, NULL, CTL_TIMEOUT_MS, &answer, &err) == 0) {
 		(void)cJSON_AddItemToObject(status, name, answer);
+		(void)cJSON_AddStringToObject(daemons, name, "up");
 	} else {
-		(void)snprintf(text, sizeof(text), "relay365-%s does not answer: %s", name,
-			       err.text);
-		(void)cJSON_AddItemToArray(problems, cJSON_CreateString(text));
+		reach = reach_of(socket);
+		add_unanswered(problems, name, reach, conf, &err);
 		(void)cJSON_AddNullToObject(status, name);
+		(void)cJSON_AddStringToObject(daemons, name, reach_name(reach));
 	}
 	free(socket);
 }
@@ -82,11 +100,12 @@ cJSON *status_read(const struct conf *conf)
 	cJSON *problems = cJSON_CreateArray();
 	char *socket;
 
-	ask(status, problems, "tokend", ctl_tokend_socket(conf));
-	ask(status, problems, "milter", ctl_milter_socket(conf));
+	(void)cJSON_AddObjectToObject(status, "daemons");
+	ask(status, problems, conf, "tokend", ctl_tokend_socket(conf));
+	ask(status, problems, conf, "milter", ctl_milter_socket(conf));
 	socket = ctl_submit_socket(conf);
 	if (socket != NULL)
-		ask(status, problems, "submit", socket);
+		ask(status, problems, conf, "submit", socket);
 	find_problems(status, problems);
 	(void)cJSON_AddItemToObject(status, "problems", problems);
 	return status;

@@ -104,14 +104,22 @@ static void add_mailbox(struct buf *text, const cJSON *mailbox, const cJSON *acc
 			       ctl_text(mailbox, "last_refusal"));
 }
 
-static void add_daemon(struct buf *text, const char *name, const cJSON *daemon)
+static void add_daemon(struct buf *text, const cJSON *status, const char *name)
 {
-	if (daemon == NULL || cJSON_IsNull(daemon))
-		(void)buf_addf(text, "%s: down\n", name);
-	else
-		(void)buf_addf(text, "%s: up since %s (pid %lld, %s)\n", name,
+	const cJSON *daemon = get(status, name);
+	const char *how = ctl_text(get(status, "daemons"), name);
+
+	if (how[0] == '\0') /* submit, where there is none */
+		return;
+	if (strcmp(how, "up") == 0)
+		(void)buf_addf(text, "relay365-%s: up since %s (pid %lld, %s)\n", name,
 			       ctl_text(daemon, "started"), ctl_number(daemon, "pid"),
 			       ctl_text(daemon, "version"));
+	else
+		(void)buf_addf(text, "relay365-%s: %s\n", name,
+			       strcmp(how, "denied") == 0   ? "not proven"
+			       : strcmp(how, "silent") == 0 ? "does not answer"
+							    : how);
 }
 
 static const cJSON *by_key(const cJSON *list, const char *key)
@@ -182,10 +190,9 @@ void ctl_status_text(const cJSON *status, struct buf *text)
 	const cJSON *problems = get(status, "problems");
 	const cJSON *item;
 
-	add_daemon(text, "relay365-tokend", tokend);
-	add_daemon(text, "relay365-milter", milter);
-	if (get(status, "submit") != NULL)
-		add_daemon(text, "relay365-submit", get(status, "submit"));
+	add_daemon(text, status, "tokend");
+	add_daemon(text, status, "milter");
+	add_daemon(text, status, "submit");
 	(void)buf_adds(text, "\nTokens\n");
 	cJSON_ArrayForEach (item, get(tokend, "tokens"))
 		add_token(text, item);

@@ -149,7 +149,7 @@ fail:
 int sock_connect(const char *path, struct err *err)
 {
 	struct sockaddr_un sun;
-	int fd;
+	int fd, error;
 
 	if (fill_address(path, &sun, err) < 0)
 		return -1;
@@ -157,8 +157,10 @@ int sock_connect(const char *path, struct err *err)
 	if (fd < 0)
 		return err_set(err, ERR_TEMP, "cannot make a socket: %s", err_no(errno));
 	if (connect(fd, (struct sockaddr *)&sun, sizeof(sun)) < 0) {
-		err_set(err, ERR_TEMP, "cannot connect to %s: %s", path, err_no(errno));
+		error = errno;
+		err_set(err, ERR_TEMP, "cannot connect to %s: %s", path, err_no(error));
 		(void)close(fd);
+		errno = error;
 		return -1;
 	}
 	return fd;

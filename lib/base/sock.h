@@ -43,7 +43,8 @@ int sock_make_folder(const char *path, gid_t group, struct err *err);
  */
 int sock_lock(const char *path, struct err *err);
 
-/* Connects, non-blocking afterwards. Returns the descriptor, or -1. */
+/* Connects, non-blocking afterwards. Returns the descriptor, or -1 with errno as connect(2) left
+ * it. */
 int sock_connect(const char *path, struct err *err);
 
 /* Who is at the other end of a connection, as the kernel says (SO_PEERCRED). */

@@ -7,6 +7,7 @@ import contextlib
 import glob
 import os
 import pathlib
+import pwd
 import re
 import resource
 import select
@@ -220,12 +221,13 @@ def _no_core():
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def command(folder, config, *args, timeout=60, data=None):
-    """Run `relay365 -c CONFIG ARGS`; what subprocess.run() returns."""
+def command(folder, config, *args, timeout=60, data=None, user=None):
+    """Run `relay365 -c CONFIG ARGS`, as user, in no other group; what subprocess.run() returns."""
+    who = {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []} if user else {}
     return subprocess.run(
         [program("relay365"), "-c", config, *args], input=data or "",
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=timeout,
-        cwd="/", check=False, env=environment(folder))
+        cwd="/", check=False, env=environment(folder), **who)
 
 
 def sasl_folders():

@@ -1,9 +1,13 @@
 """relay365: what it says, what it exits with, and what a reload changes."""
 
 import concurrent.futures
+import contextlib
 import json
+import os
 import re
+import socket
 import subprocess
+import threading
 
 import pytest
 
@@ -261,6 +265,59 @@ def test_status_of_what_is_well(lab):
     said = json_of(lab.relay365("status", "--json"))
     assert said["problems"] == []
     assert said["tokend"]["pid"] == lab.tokend.pid and said["milter"]["pid"] == lab.milter.pid
+
+
+def test_what_may_not_be_asked(lab):
+    """Who may not ask a daemon does not know how it is."""
+    lab.configure(control_group="mail")
+    lab.tokend.start()
+    os.chmod(lab.folder, 0o755)
+    os.chmod(lab.config, 0o644)
+    for name in ("run", "mrun", "srun"):
+        os.makedirs(lab.folder + "/" + name, exist_ok=True)
+        os.chmod(lab.folder + "/" + name, 0o750)
+    text = lab.relay365("status", status=1, user="nobody").stdout
+    for name in ("tokend", "milter", "submit"):
+        assert "relay365-%s: not proven\n" % name in text
+    assert "down" not in text
+    assert "run this as root, or join the group mail" in text
+    said = json_of(lab.relay365("--json", "status", status=1, user="nobody"))
+    assert set(said["daemons"].values()) == {"denied"}
+    assert json_of(lab.relay365("--json", "status", status=1))["daemons"] == {
+        "tokend": "up", "milter": "down"}
+    os.chmod(lab.config, 0o640)
+    assert re.match(r"RELAY365 UNKNOWN - cannot read .*Permission denied \| faults=0 ",
+                    lab.relay365("doctor", "--nagios", status=3, user="nobody").stdout)
+    assert re.match("Not proven: cannot read .*Permission denied. What to do: run this as root.\n",
+                    lab.relay365("doctor", status=1, user="nobody").stdout)
+
+
+def hang_up(listening):
+    """On all that call, until it is shut down."""
+    with contextlib.suppress(OSError):
+        while True:
+            listening.accept()[0].close()
+
+
+def test_status_of_what_is_silent(lab):
+    """Somebody listens and does not answer: no start would help."""
+    lab.configure()
+    os.makedirs(lab.folder + "/run", exist_ok=True)
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.bind(lab.folder + "/run/control")
+        deaf.listen()
+        rude = threading.Thread(target=hang_up, args=[deaf])
+        rude.start()
+        text = lab.relay365("status", status=1).stdout
+        found = lab.relay365("doctor", status=1).stdout
+        deaf.shutdown(socket.SHUT_RDWR)
+        rude.join()
+    assert "relay365-tokend: does not answer\n" in text and "relay365-milter: down\n" in text
+    for said in (text, found):
+        assert re.search(r"relay365-tokend does not answer.*\s.*systemctl restart relay365-tokend",
+                         said), said
+        assert re.search(r"relay365-milter does not answer.*\s.*systemctl start relay365-milter",
+                         said), said
 
 
 def test_status_of_what_is_down(lab):

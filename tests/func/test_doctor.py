@@ -56,9 +56,9 @@ class Clinic:
         token = flow.status(self.lab)["tokend"]["tokens"][0]
         return token["state"] == "valid" or "last_error" in token
 
-    def doctor(self, *args, status=None):
+    def doctor(self, *args, status=None, **options):
         return self.lab.relay365("doctor", "--config-dir", self.box.config, *args,
-                                 status=status).stdout
+                                 status=status, **options).stdout
 
     def first_line(self):
         return self.doctor().splitlines()[0]
@@ -496,6 +496,21 @@ def test_nagios(lab):
     text = clinic.doctor("--nagios", status=2)
     assert re.fullmatch(r"RELAY365 CRITICAL - relay365-tokend does not answer.* \| "
                         r"faults=[1-9]\d* warnings=\d+\n", text)
+
+
+def test_nagios_of_who_may_not_ask(lab):
+    clinic = Clinic(lab)
+    for path, mode in ((lab.folder, 0o755), (lab.config, 0o644), (lab.folder + "/run", 0o750),
+                       (lab.folder + "/mrun", 0o750)):
+        os.chmod(path, mode)
+    found = json.loads(clinic.doctor("--json", user="nobody"))["findings"]
+    daemons = [f for f in found if f["check"] == "daemons"]
+    assert len(daemons) >= 2 and all(f["verdict"] == "not proven" and "Permission denied" in
+                                     f["evidence"] for f in daemons)
+    assert "fault" not in {f["verdict"] for f in found}
+    # the laboratory's domains have no records, and that is known to anybody
+    assert clinic.doctor("--nagios", status=1, user="nobody").startswith(
+        "RELAY365 WARNING - contoso.com has no SPF record | faults=0 ")
 
 
 def test_a_message_that_does_not_leave(lab):
