@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/xalloc.h"
 #include "http/http.h"
 #include "proto/json_time.h"
 
@@ -20,7 +21,6 @@
 
 enum {
 	NOTICE_MAX = 24576,
-	QUEUE_TIMEOUT_MS = 15000,
 	COMMAND_TIMEOUT_MS = 30000,
 	URL_TRIES = 3,
 	URL_PAUSE_S = 5,
@@ -28,6 +28,8 @@ enum {
 
 struct settings {
 	const char *command, *url, *postmaster;
+	const char **queue_dir; /* the list is ours, what it names is not */
+	size_t queues;
 	bool log_to_stderr, log_json;
 };
 
@@ -53,11 +55,11 @@ static cJSON *read_notice(void)
 	return cJSON_ParseWithLength(text, len);
 }
 
-static void add_waiting(cJSON *notice, struct waiting *waiting)
+static void add_waiting(const struct settings *settings, cJSON *notice, struct waiting *waiting)
 {
 	cJSON *json;
 
-	if (waiting_count(waiting, QUEUE_TIMEOUT_MS) < 0) {
+	if (waiting_count(settings->queue_dir, settings->queues, waiting) < 0) {
 		waiting->messages = -1;
 		(void)cJSON_AddNullToObject(notice, "waiting");
 		return;
@@ -70,6 +72,7 @@ static void add_waiting(cJSON *notice, struct waiting *waiting)
 		json_add_time(json, "oldest", waiting->oldest_s * 1000);
 	if (waiting->first_expires_s > 0)
 		json_add_time(json, "first_expires", waiting->first_expires_s * 1000);
+	(void)cJSON_AddNumberToObject(json, "queues_unread", (double)waiting->unread);
 }
 
 /* Everything in one text, for people. */
@@ -90,6 +93,9 @@ static void add_text(cJSON *notice, const struct waiting *waiting)
 		(void)buf_addf(&text, " %lld message%s wait%s.", waiting->messages,
 			       waiting->messages == 1 ? "" : "s",
 			       waiting->messages == 1 ? "s" : "");
+	if (waiting->messages >= 0 && waiting->unread > 0)
+		(void)buf_addf(&text, " (%zu more queue%s can't be read.)", waiting->unread,
+			       waiting->unread == 1 ? "" : "s");
 	if (waiting->first_expires_s > 0)
 		(void)buf_addf(&text, " The first of them is returned to its sender at %s.",
 			       clock_rfc3339(waiting->first_expires_s * 1000, at));
@@ -105,7 +111,9 @@ static void complete(const struct settings *settings, cJSON *notice)
 	(void)gethostname(host, sizeof(host) - 1);
 	(void)cJSON_AddStringToObject(notice, "host", host);
 	(void)cJSON_AddStringToObject(notice, "postmaster", settings->postmaster);
-	add_waiting(notice, &waiting);
+	if (ctl_text(notice, "since")[0] == '\0') /* a trial of an admin's */
+		json_add_time(notice, "since", clock_wall_ms());
+	add_waiting(settings, notice, &waiting);
 	add_text(notice, &waiting);
 }
 
@@ -221,26 +229,64 @@ static bool is_true(const cJSON *json, const char *name)
 	return cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(json, name));
 }
 
-/* The daemon's settings come with the notice; without a daemon, they are read. */
-static int get_settings(const struct ctl *ctl, const cJSON *given, struct conf **conf_r,
-			struct settings *settings_r)
+/* A daemon's settings come with the notice. */
+static void take_settings(const cJSON *given, struct settings *settings_r)
+{
+	const cJSON *queues = cJSON_GetObjectItemCaseSensitive(given, "queue_directories"), *item;
+
+	*settings_r =
+		(struct settings){.command = ctl_text(given, "alarm_command"),
+				  .url = ctl_text(given, "alarm_url"),
+				  .postmaster = ctl_text(given, "postmaster"),
+				  .queue_dir = xcalloc((size_t)cJSON_GetArraySize(queues) + 1,
+						       sizeof(const char *)),
+				  .log_to_stderr = is_true(given, "log_to_stderr"),
+				  .log_json = is_true(given, "log_json")};
+	cJSON_ArrayForEach (item, queues)
+		if (cJSON_IsString(item))
+			settings_r->queue_dir[settings_r->queues++] = item->valuestring;
+}
+
+/* Without a daemon they are read, and somebody must be told. */
+static int read_settings(const struct ctl *ctl, struct conf **conf_r, struct settings *settings_r)
 {
 	struct err err = ERR_INIT;
+	const struct conf *conf;
+	size_t n;
 
-	if (cJSON_IsObject(given)) {
-		*settings_r = (struct settings){
-			ctl_text(given, "alarm_command"), ctl_text(given, "alarm_url"),
-			ctl_text(given, "postmaster"), is_true(given, "log_to_stderr"),
-			is_true(given, "log_json")};
-		return 0;
-	}
 	*conf_r = conf_load(ctl->conf_path, &err);
 	if (*conf_r == NULL) {
 		(void)fprintf(stderr, "relay365: %s\n", err.text);
 		return -1;
 	}
-	*settings_r = (struct settings){(*conf_r)->alarm_command, (*conf_r)->alarm_url,
-					(*conf_r)->postmaster, true, (*conf_r)->log_json};
+	conf = *conf_r;
+	if (conf->alarm_command[0] == '\0' && conf->alarm_url[0] == '\0') {
+		(void)fprintf(
+			stderr,
+			"relay365: %s sets neither alarm_command nor alarm_url, so alarms go "
+			"nowhere but into the log and relay365 status\n",
+			conf->path);
+		return -1;
+	}
+	n = conf->queue_directories.count;
+	*settings_r = (struct settings){.command = conf->alarm_command,
+					.url = conf->alarm_url,
+					.postmaster = conf->postmaster,
+					.queue_dir = xcalloc(n + 1, sizeof(const char *)),
+					.queues = n,
+					.log_to_stderr = true,
+					.log_json = conf->log_json};
+	for (size_t i = 0; i < n; i++)
+		settings_r->queue_dir[i] = conf->queue_directories.item[i];
+	return 0;
+}
+
+static int get_settings(const struct ctl *ctl, const cJSON *given, struct conf **conf_r,
+			struct settings *settings_r)
+{
+	if (!cJSON_IsObject(given))
+		return read_settings(ctl, conf_r, settings_r);
+	take_settings(given, settings_r);
 	return 0;
 }
 
@@ -271,7 +317,7 @@ int ctl_alarm(const struct ctl *ctl)
 {
 	cJSON *notice = read_notice();
 	cJSON *given = cJSON_DetachItemFromObjectCaseSensitive(notice, "settings");
-	struct settings settings;
+	struct settings settings = {.queue_dir = NULL};
 	struct conf *conf = NULL;
 	int status = CTL_CONFIG;
 
@@ -284,6 +330,7 @@ int ctl_alarm(const struct ctl *ctl)
 			 settings.log_json, false);
 		status = deliver(&settings, notice) ? CTL_OK : CTL_PROBLEM;
 	}
+	free(settings.queue_dir);
 	conf_free(&conf);
 	cJSON_Delete(given);
 	cJSON_Delete(notice);

@@ -1,10 +1,9 @@
 #include "ctl/waiting.h"
 
 #include "ctl/child.h"
+#include "ctl/instance.h"
 
-#include <cjson/cJSON.h>
-
-enum { OUTPUT_MAX = 64 << 20, LINE_MAX = 1 << 20 };
+enum { LINE_MAX = 1 << 20 };
 
 int64_t waiting_time_s(const char *text)
 {
@@ -17,8 +16,9 @@ int64_t waiting_time_s(const char *text)
 	return n <= 0 || n > 100000 || unit == NULL ? 0 : n * seconds[unit - units];
 }
 
-static void add_message(struct waiting *waiting, const cJSON *message)
+static void add_message(void *arg, const cJSON *message)
 {
+	struct waiting *waiting = arg;
 	const char *queue =
 		cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(message, "queue_name"));
 	const cJSON *arrival = cJSON_GetObjectItemCaseSensitive(message, "arrival_time");
@@ -37,15 +37,51 @@ static void add_message(struct waiting *waiting, const cJSON *message)
 		waiting->oldest_s = at;
 }
 
+/* The earlier of two times, of which either may be 0, none. */
+static int64_t earlier(int64_t a, int64_t b)
+{
+	return a == 0 || (b != 0 && b < a) ? b : a;
+}
+
+static int64_t life_s(const char *config_dir)
+{
+	static const char *const args[] = {"-hx", "maximal_queue_lifetime", NULL};
+	struct buf life = BUF_INIT(LINE_MAX);
+	int64_t seconds = 0;
+
+	if (instance_run(config_dir, "postconf", args, NULL, &life, NULL) == 0)
+		seconds = waiting_time_s(buf_text(&life));
+	buf_clear(&life);
+	return seconds;
+}
+
+static int count_instance(struct waiting *all, const char *config_dir)
+{
+	struct waiting here = {.messages = 0};
+	int64_t life;
+
+	if (instance_queue(config_dir, add_message, &here, NULL) < 0)
+		return -1;
+	life = here.oldest_s == 0 ? 0 : life_s(config_dir);
+	if (life > 0)
+		here.first_expires_s = here.oldest_s + life;
+	all->messages += here.messages;
+	all->held += here.held;
+	all->recipients += here.recipients;
+	all->oldest_s = earlier(all->oldest_s, here.oldest_s);
+	all->first_expires_s = earlier(all->first_expires_s, here.first_expires_s);
+	return 0;
+}
+
 /* "Total requests: 12" at the end. */
-static int count_sendmail(struct waiting *waiting, int timeout_ms)
+static int count_sendmail(struct waiting *waiting)
 {
 	static const char total[] = "Total requests: ";
 	struct buf text = BUF_INIT(LINE_MAX);
 	const char *at;
 	int result = -1;
 
-	if (child_run("mailq 2>/dev/null | tail -n 1", NULL, &text, timeout_ms) == 0) {
+	if (child_run("mailq 2>/dev/null | tail -n 1", NULL, &text, INSTANCE_TIMEOUT_MS) == 0) {
 		at = strstr(buf_text(&text), total);
 		if (at != NULL) {
 			waiting->messages = strtoll(at + strlen(total), NULL, 10);
@@ -56,33 +92,22 @@ static int count_sendmail(struct waiting *waiting, int timeout_ms)
 	return result;
 }
 
-int waiting_count(struct waiting *waiting_r, int timeout_ms)
+int waiting_count(const char *const *queue_dirs, size_t count, struct waiting *waiting_r)
 {
-	struct buf queue = BUF_INIT(OUTPUT_MAX);
-	struct buf life = BUF_INIT(LINE_MAX);
-	int64_t life_s;
+	size_t found = 0;
 
 	memset(waiting_r, 0, sizeof(*waiting_r));
-	if (child_run("postqueue -j 2>/dev/null", NULL, &queue, timeout_ms) != 0) {
-		buf_clear(&queue);
-		return count_sendmail(waiting_r, timeout_ms);
-	}
-	for (const char *line = buf_text(&queue); *line != '\0';) {
-		size_t len = strcspn(line, "\n");
-		cJSON *message = cJSON_ParseWithLength(line, len);
+	for (size_t i = 0; i < count; i++) {
+		char *config_dir = instance_config_dir(queue_dirs[i], NULL);
 
-		add_message(waiting_r, message);
-		cJSON_Delete(message);
-		line += len + (line[len] == '\n');
+		found += config_dir != NULL;
+		if (config_dir == NULL || count_instance(waiting_r, config_dir) < 0)
+			waiting_r->unread++;
+		free(config_dir);
 	}
-	buf_clear(&queue);
-	if (child_run("postconf -hx maximal_queue_lifetime 2>/dev/null", NULL, &life,
-		      timeout_ms) == 0 &&
-	    waiting_r->oldest_s > 0) {
-		life_s = waiting_time_s(buf_text(&life));
-		if (life_s > 0)
-			waiting_r->first_expires_s = waiting_r->oldest_s + life_s;
+	if (found == 0) {
+		waiting_r->unread = 0;
+		return count_sendmail(waiting_r);
 	}
-	buf_clear(&life);
-	return 0;
+	return waiting_r->unread < count ? 0 : -1;
 }

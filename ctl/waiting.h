@@ -1,7 +1,7 @@
 /*
- * How much mail waits in the MTA's queue, and when the first of it would be
- * returned to its sender: postqueue(1) tells, or where there is no Postfix,
- * Sendmail's mailq(1), which knows the number only.
+ * How much mail waits in the MTA's queues, and when the first of it would be
+ * returned to its sender: postqueue(1) tells for each instance, or where there is
+ * no Postfix, Sendmail's mailq(1), which knows the number only.
  */
 #ifndef RELAY365_CTL_WAITING_H
 #define RELAY365_CTL_WAITING_H
@@ -17,13 +17,11 @@ struct waiting {
 	long long recipients;
 	int64_t oldest_s;	 /* since 1970; 0: no mail waits */
 	int64_t first_expires_s; /* likewise; 0: not known */
+	size_t unread;		 /* queue directories that are not in these numbers */
 };
 
-/*
- * Asks Postfix's configuration folder in MAIL_CONFIG, else its default.
- * Returns -1 when there is no MTA or it does not tell within timeout_ms.
- */
-int waiting_count(struct waiting *waiting_r, int timeout_ms);
+/* Of these queue directories. Returns -1 when there is no MTA, or none could be read. */
+int waiting_count(const char *const *queue_dirs, size_t count, struct waiting *waiting_r);
 
 /* One of Postfix's times ("5d") in seconds; 0 when it is none. */
 int64_t waiting_time_s(const char *text);

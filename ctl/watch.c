@@ -10,7 +10,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-enum { EVERY_MS = 2000, COLUMNS_DEFAULT = 80, COLUMNS_MIN = 40, INDENT = 6, QUEUE_MS = 5000 };
+enum { EVERY_MS = 2000, COLUMNS_DEFAULT = 80, COLUMNS_MIN = 40, INDENT = 6 };
 
 static size_t columns(void)
 {
@@ -47,13 +47,14 @@ static void add_wrapped(struct buf *to, const char *line, size_t len, size_t wid
 	(void)buf_addf(to, "%s%.*s\n", first ? "" : "      ", (int)len, line);
 }
 
-static void add_queue(struct buf *text)
+static void add_queue(const struct conf *conf, struct buf *text)
 {
+	const struct conf_list *folders = &conf->queue_directories;
 	struct waiting waiting;
 	char time[CLOCK_TEXT_MAX];
 
 	(void)buf_addf(text, "relay365 at %s\n", clock_rfc3339(clock_wall_ms(), time));
-	if (waiting_count(&waiting, QUEUE_MS) < 0)
+	if (waiting_count((const char *const *)folders->item, folders->count, &waiting) < 0)
 		return;
 	(void)buf_addf(text, "queue: %lld message%s for %lld recipients, %lld on hold",
 		       waiting.messages, waiting.messages == 1 ? "" : "s", waiting.recipients,
@@ -61,6 +62,9 @@ static void add_queue(struct buf *text)
 	if (waiting.first_expires_s > 0)
 		(void)buf_addf(text, ", the first expires %s",
 			       clock_rfc3339(waiting.first_expires_s * 1000, time));
+	if (waiting.unread > 0)
+		(void)buf_addf(text, "; %zu of %zu queues can't be read", waiting.unread,
+			       folders->count);
 	(void)buf_adds(text, "\n");
 }
 
@@ -82,13 +86,13 @@ static void add_alarms(struct buf *text, const cJSON *status)
 }
 
 /* One picture, cleared before when it goes to a terminal. */
-static int show(const cJSON *status)
+static int show(const struct conf *conf, const cJSON *status)
 {
 	struct buf text = BUF_INIT(1 << 20), out = BUF_INIT(2 << 20);
 	size_t width = columns();
 	int result;
 
-	add_queue(&text);
+	add_queue(conf, &text);
 	ctl_status_text(status, &text);
 	add_alarms(&text, status);
 	for (const char *line = buf_text(&text); line[0] != '\0';) {
@@ -113,7 +117,7 @@ int status_watch(const struct ctl *ctl)
 		int result;
 
 		ctl_plain(status);
-		result = show(status);
+		result = show(ctl->conf, status);
 		cJSON_Delete(status);
 		if (result < 0)
 			return CTL_PROBLEM;

@@ -335,13 +335,17 @@ void alarms_open(const char *daemon, const char *folder, const struct conf *conf
 
 static cJSON *settings_of(const struct conf *conf)
 {
-	cJSON *json = cJSON_CreateObject();
+	cJSON *json = cJSON_CreateObject(), *queues;
 
 	(void)cJSON_AddStringToObject(json, "alarm_command", conf->alarm_command);
 	(void)cJSON_AddStringToObject(json, "alarm_url", conf->alarm_url);
 	(void)cJSON_AddStringToObject(json, "postmaster", conf->postmaster);
 	(void)cJSON_AddBoolToObject(json, "log_to_stderr", conf->log_to_stderr);
 	(void)cJSON_AddBoolToObject(json, "log_json", conf->log_json);
+	queues = cJSON_AddArrayToObject(json, "queue_directories");
+	for (size_t i = 0; i < conf->queue_directories.count; i++)
+		(void)cJSON_AddItemToArray(queues,
+					   cJSON_CreateString(conf->queue_directories.item[i]));
 	return json;
 }
 

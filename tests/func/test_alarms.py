@@ -1,11 +1,13 @@
 """An admin is told once, in time, and outside of the mail path."""
 
+import re
 import time
 
 import pytest
 
 import flow
 import hook
+import postfix
 import procs
 
 pytestmark = pytest.mark.needs_build
@@ -71,6 +73,38 @@ def test_waiting_mail_is_counted(lab, web):
     assert "3 messages wait." in notice["text"] and expires in notice["text"]
 
 
+def test_waiting_mail_of_each_instance_is_counted(lab, web):
+    """Two queues, and one that no Postfix has; what can't be read is said."""
+    lab.sim.fault("entra", "aadsts", code=700016)
+    none = lab.folder + "/none"
+
+    def put(*queues):
+        lab.configure(alarm_url=web.url, queue_directories=[lab.queue_dir, *queues],
+                      milter_socket="unix:%s/relay365m/milter" % lab.queue_dir)
+
+    put()
+    first = flow.wire(lab, milter=False, start=False, main={"maximal_queue_lifetime": "4d"})
+    first.start()
+    with postfix.PostfixInstance(lab.folder + "/out", main={
+            "default_transport": "smtp", "defer_transports": "smtp",
+            "maximal_queue_lifetime": "2d"}) as out:
+        put(out.queue_dir, none)
+        for box, n in ((first, 1), (out, 2)):
+            for i in range(n):
+                assert box.send(flow.SENDER, ["r%d@example.net" % i]).ok
+            box.wait_queue(lambda queue, n=n: len(queue) == n)
+        lab.tokend.start()
+        [notice] = web.wait(1)
+        lab.relay365("alarm", data='{"event": "alarm", "what": "a trial"}')
+        for notice in web.wait(2):
+            waiting = notice["waiting"]
+            assert (waiting["messages"], waiting["recipients"], waiting["held"]) == (3, 3, 0)
+            assert waiting["queues_unread"] == 1
+            assert "3 messages wait. (1 more queue can't be read.)" in notice["text"]
+            assert waiting["first_expires"] < time.strftime(
+                "%Y-%m-%dT%H:%M", time.gmtime(time.time() + 2 * 86400 + 60))
+
+
 def test_restart_repeats_nothing(lab, web):
     lab.sim.fault("entra", "aadsts", code=7000222)
     lab.configure(alarm_url=web.url)
@@ -127,9 +161,16 @@ def test_trial(lab, web):
     lab.relay365("alarm", data='{"event": "alarm", "what": "a trial"}')
     [notice] = web.wait(1)
     assert "a trial" in notice["text"] and notice["postmaster"] == "it@contoso.com"
+    assert re.search(r" Since %s\." % notice["since"], notice["text"]) and notice["since"]
     lab.relay365("alarm", data="nothing", status=2)
     web.answers = [500] * 9
     lab.relay365("alarm", data='{"event": "alarm", "what": "a trial"}', status=1)
+
+
+def test_trial_without_anybody_to_tell(lab):
+    lab.configure()
+    done = lab.relay365("alarm", data='{"event": "alarm", "what": "a trial"}', status=78)
+    assert "sets neither alarm_command nor alarm_url" in done.stderr
 
 
 def test_watchdog(lab):

@@ -11,6 +11,7 @@ import termios
 
 import pytest
 
+import postfix
 import procs
 import programs
 
@@ -50,6 +51,25 @@ def test_a_terminal(lab):
     assert max(len(line) for line in second.split("\r\n")) <= 80
     # what is broken is whole
     assert "does not answer: cannot connect to" in re.sub(r"\r\n {6}", " ", second)
+
+
+def test_mail_of_each_instance(lab):
+    lab.configure()
+    stays = {"default_transport": "smtp", "defer_transports": "smtp"}
+    box = lab.make_postfix(main=stays)
+    with box, postfix.PostfixInstance(lab.folder + "/out", main=stays) as out:
+        lab.configure(queue_directories=[box.queue_dir, out.queue_dir, lab.folder + "/none"],
+                      milter_socket="unix:%s/relay365m/milter" % box.queue_dir)
+        for each in box, out:
+            assert each.send("erp@contoso.com", ["a@example.net", "b@example.net"]).ok
+            each.wait_queue(lambda queue: len(queue) == 1)
+        path = lab.folder + "/watched"
+        with open(path, "wb") as file, watching(lab, file):
+            procs.wait_for(lambda: "Problems" in procs.read(path), 30, "a picture")
+    said = re.search(r"^queue: .*(\n {6}.*)*", procs.read(path), re.M).group()
+    said = re.sub(r"\n +", " ", said)
+    assert said.startswith("queue: 2 messages for 4 recipients, 0 on hold, the first expires 2")
+    assert said.endswith("; 1 of 3 queues can't be read")
 
 
 def test_a_file(lab):
