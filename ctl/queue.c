@@ -6,6 +6,7 @@
 #include "base/xalloc.h"
 #include "ctl/instance.h"
 #include "ctl/mailq.h"
+#include "ctl/reach.h"
 #include "ctl/waiting.h"
 #include "proto/control.h"
 #include "proto/json_time.h"
@@ -221,6 +222,7 @@ int ctl_queue(const struct ctl *ctl)
 	const struct ctl_option options[] = {{"--sendmail", NULL, &sendmail}};
 	int n = ctl_options(ctl, options, ARRAY_LEN(options), rest), status = CTL_OK;
 	struct err err = ERR_INIT;
+	char *what;
 
 	free(rest);
 	if (n != 0) {
@@ -233,7 +235,9 @@ int ctl_queue(const struct ctl *ctl)
 	listing.messages = cJSON_AddArrayToObject(all, "messages");
 	problems = cJSON_AddArrayToObject(all, "problems");
 	if (control_call(socket, "status", NULL, NULL, CTL_TIMEOUT_MS, &tokend, &err) < 0) {
-		(void)err_add(&err, "relay365-tokend does not answer");
+		what = reach_text(reach_of(socket), "relay365-tokend");
+		(void)err_add(&err, "%s", what);
+		free(what);
 		(void)cJSON_AddItemToArray(problems, cJSON_CreateString(err.text));
 		status = CTL_TRY_LATER;
 	}

@@ -27,7 +27,8 @@ struct err {
 		ERR_NONE, "" \
 	}
 
-/* Sets class and text, which is made plain (base/plain.h). err may be NULL. Returns -1, always. */
+/* Sets class and text, which is made plain (base/plain.h). err may be NULL. Returns -1, always.
+ */
 int err_set(struct err *err, enum err_class class, const char *fmt, ...) PRINTF_LIKE(3, 4);
 
 /* Puts "context: " before the text that is there. Returns -1, always. */

@@ -283,6 +283,8 @@ def test_what_may_not_be_asked(lab):
     assert "run this as root, or join the group mail" in text
     said = json_of(lab.relay365("--json", "status", status=1, user="nobody"))
     assert set(said["daemons"].values()) == {"denied"}
+    assert "relay365-tokend can't be asked: cannot connect to " in lab.relay365(
+        "queue", status=None, user="nobody").stderr
     assert json_of(lab.relay365("--json", "status", status=1))["daemons"] == {
         "tokend": "up", "milter": "down"}
     os.chmod(lab.config, 0o640)
