@@ -349,7 +349,8 @@ static int do_postfix(struct work *work, const char *log, struct err *err)
 	struct err why = ERR_INIT;
 	int status;
 
-	work->log_read = maillog_read(&log, log != NULL ? 1 : 0, each_line, work, &why) == 0;
+	work->log_read = maillog_read(&log, log != NULL ? 1 : 0, work->ctl->conf, each_line, work,
+				      &why) == 0;
 	if (!work->log_read && needed) {
 		*err = why;
 		return CTL_PROBLEM;

@@ -38,8 +38,7 @@ int instance_run(const char *config_dir, const char *command, const char *const 
 	return status == 0 && !output->overflowed ? 0 : -1;
 }
 
-/* A parameter's value, to be freed; NULL when postconf does not tell, with the reason. */
-static char *parameter(const char *config_dir, const char *name, struct err *err)
+char *instance_parameter(const char *config_dir, const char *name, struct err *err)
 {
 	const char *const args[] = {"-hx", name, NULL};
 	struct buf text = BUF_INIT(TEXT_MAX);
@@ -86,7 +85,7 @@ bool instance_same_folder(const char *a, const char *b)
 
 static bool owns(const char *config_dir, const char *queue_dir, struct err *err)
 {
-	char *its = parameter(config_dir, "queue_directory", err);
+	char *its = instance_parameter(config_dir, "queue_directory", err);
 	bool same = its != NULL && instance_same_folder(its, queue_dir);
 
 	free(its);
@@ -96,7 +95,7 @@ static bool owns(const char *config_dir, const char *queue_dir, struct err *err)
 /* One of the folders in Postfix's multi_instance_directories, to be freed. */
 static char *one_of_several(const char *queue_dir)
 {
-	char *all = parameter(NULL, "multi_instance_directories", NULL), *found = NULL;
+	char *all = instance_parameter(NULL, "multi_instance_directories", NULL), *found = NULL;
 
 	for (const char *at = all; at != NULL && *at != '\0' && found == NULL;) {
 		size_t n = strcspn(at, ", \t");
@@ -121,7 +120,7 @@ char *instance_config_dir(const char *queue_dir, struct err *err)
 		return found;
 	free(found);
 	if (owns(NULL, queue_dir, &why))
-		return parameter(NULL, "config_directory", err);
+		return instance_parameter(NULL, "config_directory", err);
 	found = one_of_several(queue_dir);
 	if (found == NULL && why.class == ERR_CONFIG) /* there is no postconf */
 		err_set(err, why.class, "%s", why.text);

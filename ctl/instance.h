@@ -19,6 +19,10 @@ char *instance_config_dir(const char *queue_dir, struct err *err);
  */
 bool instance_same_folder(const char *a, const char *b);
 
+/* A parameter's expanded value, to be freed; NULL when postconf(1) does not tell, with the
+ * reason. */
+char *instance_parameter(const char *config_dir, const char *name, struct err *err);
+
 /*
  * Runs one of Postfix's commands there ("postqueue", "-j"); args ends with
  * NULL. Returns 0 and its output, or -1 with what it said.

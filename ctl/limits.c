@@ -82,7 +82,7 @@ static int what_if(const struct ctl *ctl, const char *config, const char *const 
 	cJSON *result;
 	size_t n;
 
-	if (conf != NULL && maillog_read(files, count, each_line, &reading, &err) == 0 &&
+	if (conf != NULL && maillog_read(files, count, conf, each_line, &reading, &err) == 0 &&
 	    reading.full)
 		err_set(&err, ERR_PERM, "the log holds more than %d messages; name fewer files",
 			MAILS_MAX);

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/xalloc.h"
 #include "ctl/child.h"
+#include "ctl/instance.h"
 #include "maillog/logfile.h"
 
 #include <glob.h>
@@ -117,17 +118,50 @@ static int read_files(const char *const *paths, size_t count, each_line *each, v
 	return result;
 }
 
-/* Returns 1 when there were such files, 0 when there are none. */
-static int read_rotated(const char *pattern, each_line *each, void *arg, struct err *err)
-{
-	glob_t found;
-	int result;
+/* Files, each once. */
+struct found {
+	char **path;
+	size_t count;
+};
 
-	if (glob(pattern, 0, NULL, &found) != 0)
-		return 0;
-	result = read_files((const char *const *)found.gl_pathv, found.gl_pathc, each, arg, err);
-	globfree(&found);
-	return result < 0 ? -1 : 1;
+static bool has(const struct found *found, const char *path)
+{
+	for (size_t i = 0; i < found->count; i++)
+		if (strcmp(found->path[i], path) == 0)
+			return true;
+	return false;
+}
+
+/* With what they were rotated to. */
+static void find(struct found *found, const char *pattern)
+{
+	glob_t match;
+
+	if (glob(pattern, 0, NULL, &match) != 0)
+		return;
+	for (size_t i = 0; i < match.gl_pathc; i++) {
+		if (has(found, match.gl_pathv[i]))
+			continue;
+		found->path = xreallocarray(found->path, found->count + 1, sizeof(*found->path));
+		found->path[found->count++] = xstrdup(match.gl_pathv[i]);
+	}
+	globfree(&match);
+}
+
+/* Where the instance's postlogd(8) writes, if its log does not go to syslog. */
+static void find_own(struct found *found, const char *queue_dir)
+{
+	char *folder = instance_config_dir(queue_dir, NULL);
+	char *file = folder == NULL ? NULL : instance_parameter(folder, "maillog_file", NULL);
+	char *pattern;
+
+	if (file != NULL && file[0] == '/' && strncmp(file, "/dev/", 5) != 0) {
+		pattern = xasprintf("%s*", file);
+		find(found, pattern);
+		free(pattern);
+	}
+	free(folder);
+	free(file);
 }
 
 static int read_journal(each_line *each, void *arg, struct err *err)
@@ -159,17 +193,29 @@ out:
 	return result;
 }
 
-int maillog_read(const char *const *files, size_t count, each_line *each, void *arg,
-		 struct err *err)
+int maillog_read(const char *const *files, size_t count, const struct conf *conf, each_line *each,
+		 void *arg, struct err *err)
 {
 	static const char *const usual[] = {"/var/log/mail.log*", "/var/log/maillog*"};
+	struct found found = {NULL, 0};
+	size_t own;
 	int result = 0;
 
 	if (count > 0)
 		return read_files(files, count, each, arg, err);
-	for (size_t i = 0; i < ARRAY_LEN(usual) && result == 0; i++)
-		result = read_rotated(usual[i], each, arg, err);
-	if (result == 0)
-		return read_journal(each, arg, err);
-	return result < 0 ? -1 : 0;
+	for (size_t i = 0; i < conf->queue_directories.count; i++)
+		find_own(&found, conf->queue_directories.item[i]);
+	own = found.count;
+	for (size_t i = 0; i < ARRAY_LEN(usual) && found.count == own; i++)
+		find(&found, usual[i]);
+	if (found.count > 0)
+		result = read_files((const char *const *)found.path, found.count, each, arg, err);
+	/* What relay365 logs is in syslog, wherever Postfix has its own. */
+	if (result == 0 && found.count == own &&
+	    read_journal(each, arg, own > 0 ? NULL : err) < 0 && own == 0)
+		result = -1;
+	for (size_t i = 0; i < found.count; i++)
+		free(found.path[i]);
+	free(found.path);
+	return result;
 }

@@ -295,7 +295,8 @@ static int tell(const struct ctl *ctl, const char *const *rest, int n, const cha
 
 	files[0] = log;
 	memcpy(files + 1, rest + 1, ((size_t)n - 1) * sizeof(*files));
-	if (maillog_read(files, log == NULL ? 0 : (size_t)n, each_line, &story, &err) < 0)
+	if (maillog_read(files, log == NULL ? 0 : (size_t)n, ctl->conf, each_line, &story, &err) <
+	    0)
 		(void)fprintf(stderr, "relay365: %s\n", err.text);
 	else if (story.json == NULL)
 		(void)fprintf(stderr, "relay365: the mail log has no message \"%s\"\n", story.id);

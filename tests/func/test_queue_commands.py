@@ -233,6 +233,20 @@ def test_why(lab, form):
     assert "It is on hold; to let it go: relay365 release " + held in text
 
 
+def test_log_that_postfix_keeps_itself(lab):
+    """Its maillog_file, and what that was rotated to, are found without being named."""
+    letters = started(lab)
+    first = letters.send(recipients=flow.numbers(2))
+    letters.wait_arrived([first])
+    letters.postfix.wait_log(first + ": removed")
+    letters.postfix.run("postfix", "logrotate")
+    second = letters.send()
+    letters.wait_arrived([second])
+    for qid, n in ((first, 2), (second, 1)):
+        story = run(lab, "why", qid)
+        assert [r["attempts"] for r in story["recipients"]] == [1] * n
+
+
 def test_why_it_waits(lab):
     letters = started(lab)
     lab.sim.fault("smtp", "reply", at="EOD",
