@@ -96,7 +96,8 @@ void session_mail(struct session *session, const struct session_mail *mail)
 	session_abort(session);
 	session->conf = live_get(session->live);
 	route_address(mail->sender == NULL ? "" : mail->sender, session->sender);
-	copy(session->client, sizeof(session->client), mail->client);
+	conf_client_text(mail->client == NULL ? "" : mail->client, session->client,
+			 sizeof(session->client));
 	name_source(session, mail);
 	look_for_lock(session, mail->login);
 	copy(session->queue_id, sizeof(session->queue_id), mail->queue_id);

@@ -87,6 +87,13 @@ struct conf_source {
 	bool runaway_watch;
 };
 
+/*
+ * A client's address as it is written here, in sources, locks and keys: MTAs
+ * have "IPv6:" before it, zeros that can be left out, or IPv4 within IPv6. What
+ * is no address is copied, and cut to cap, which is at least 1.
+ */
+void conf_client_text(const char *client, char *out, size_t cap);
+
 enum conf_per {
 	PER_MAILBOX,
 	PER_TENANT,

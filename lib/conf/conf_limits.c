@@ -10,14 +10,31 @@ enum { MAX_DIGITS = 13 };
 
 /* ---- sources ---- */
 
+/* ::ffff:10.1.0.5 is 10.1.0.5. */
+static void unmap(struct conf_network *network)
+{
+	static const unsigned char mapped[12] = {[10] = 0xff, [11] = 0xff};
+
+	if (network->family != AF_INET6 || network->bits < 8 * sizeof(mapped) ||
+	    memcmp(network->address, mapped, sizeof(mapped)) != 0)
+		return;
+	network->family = AF_INET;
+	network->bits -= 8 * (unsigned int)sizeof(mapped);
+	memmove(network->address, network->address + sizeof(mapped), 4);
+}
+
 int conf_network_parse(const char *text, struct conf_network *network_r)
 {
-	size_t n = strcspn(text, "/");
+	static const char tag[] = "IPv6:";
+	size_t n;
 	unsigned int most;
 	char address[64];
 	char *end;
 	long bits;
 
+	if (strncasecmp(text, tag, sizeof(tag) - 1) == 0)
+		text += sizeof(tag) - 1;
+	n = strcspn(text, "/");
 	if (n >= sizeof(address))
 		return -1;
 	memcpy(address, text, n);
@@ -27,13 +44,27 @@ int conf_network_parse(const char *text, struct conf_network *network_r)
 		return -1;
 	most = network_r->family == AF_INET6 ? 128 : 32;
 	network_r->bits = most;
-	if (text[n] == '\0')
+	if (text[n] == '\0') {
+		unmap(network_r);
 		return 0;
+	}
 	bits = strtol(text + n + 1, &end, 10);
 	if (end == text + n + 1 || *end != '\0' || bits < 0 || bits > (long)most)
 		return -1;
 	network_r->bits = (unsigned int)bits;
+	unmap(network_r);
 	return 0;
+}
+
+void conf_client_text(const char *client, char *out, size_t cap)
+{
+	struct conf_network network;
+
+	/* IPv4 can be written in one way only. */
+	if (strchr(client, ':') == NULL || strchr(client, '/') != NULL ||
+	    conf_network_parse(client, &network) < 0 ||
+	    inet_ntop(network.family, network.address, out, (socklen_t)cap) == NULL)
+		(void)snprintf(out, cap, "%s", client);
 }
 
 static int check_source(const struct conf *conf, struct conf_source *source, struct err *err)

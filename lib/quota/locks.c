@@ -360,9 +360,12 @@ int locks_key(const struct conf *conf, const char *text, char key_r[LOCK_KEY_MAX
 			   : mailbox ? text + strlen(LOCK_MAILBOX)
 				     : text;
 	const struct conf_mailbox *found = source ? NULL : mailbox_of(conf, name);
+	char client[LOCK_KEY_MAX + 1];
 
-	if (source)
-		return make_key(LOCK_SOURCE, name, key_r, err);
+	if (source) {
+		conf_client_text(name, client, sizeof(client));
+		return make_key(LOCK_SOURCE, client, key_r, err);
+	}
 	if (found != NULL && !mailbox && is_source(conf, name))
 		return err_set(err, ERR_PERM,
 			       "%s is a mailbox and a source; say mailbox:%s or source:%s", name,

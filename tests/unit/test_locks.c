@@ -243,6 +243,8 @@ static void a_name_means_one_thing(void **state)
 		{"erp", "source:erp"},
 		{"source:erp", "source:erp"},
 		{"source:10.1.0.5", "source:10.1.0.5"},
+		{"source:2001:DB8:0::5", "source:2001:db8::5"},
+		{"source:IPv6:0:0:0:0:0:0:0:1", "source:::1"}, /* as in Sendmail's log */
 		{"source:Some.Login@Contoso.com", "source:some.login@contoso.com"},
 		{"both", NULL},
 		{"mailbox:both", "mailbox:both@contoso.com"},

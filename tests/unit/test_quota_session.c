@@ -323,6 +323,31 @@ static void test_simulated(void **state)
 	assert_int_equal(used("erp@contoso.com"), 0);
 }
 
+static void lock_source(const char *key)
+{
+	struct lock lock = {.reason = "spam", .by = "admin"};
+
+	(void)snprintf(lock.key, sizeof(lock.key), "%s", key);
+	assert_int_equal(locks_add(t.locks, &lock, 0, NULL), 0);
+}
+
+/* A client by its address, however that is written. */
+static void test_client(void **state)
+{
+	struct session_mail m = {.sender = "<a@contoso.com>", .client = "IPv6:0:0:0:0:0:0:0:1"};
+
+	(void)state;
+	begin("", "sources: { printer: { clients = [\"::1\"]; mailboxes = [\"erp\"]; }; };");
+	session_mail(t.session, &m);
+	assert_string_equal(
+		to_relay("<b@example.com>"),
+		"550 5.7.1 source printer may not send through relay@contoso.com; its "
+		"mailboxes in relay365.conf say so");
+	lock_source("source:::1");
+	session_mail(t.session, &m);
+	assert_string_equal(to_relay("<b@example.com>"), "550 5.7.1 source ::1 is locked: spam");
+}
+
 static void test_ledger_error(void **state)
 {
 	(void)state;
@@ -459,8 +484,8 @@ int main(void)
 		TEST(test_accept),	 TEST(test_no_message), TEST(test_refusals),
 		TEST(test_hold),	 TEST(test_shadow),	TEST(test_simulated),
 		TEST(test_ledger_error), TEST(test_reload),	TEST(test_ledger_error_accepted),
-		TEST(test_route),	 TEST(test_hostless),	TEST(test_addresses),
-		TEST(test_bytes),
+		TEST(test_route),	 TEST(test_hostless),	TEST(test_client),
+		TEST(test_addresses),	 TEST(test_bytes),
 	};
 
 	return cmocka_run_group_tests_name("session", tests, NULL, NULL);
