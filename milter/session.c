@@ -80,10 +80,14 @@ static void name_source(struct session *session, const struct session_mail *mail
 	fold(session->source);
 }
 
-/* A lock of the source, or of the login or the client's address behind it. */
-static void look_for_lock(struct session *session, const char *login)
+/*
+ * A lock of the source, or of the login or the client's address behind it. The
+ * client of a session that the MTA plays is nobody.
+ */
+static void look_for_lock(struct session *session, const struct session_mail *mail)
 {
-	const char *const names[] = {session->source, login, session->client};
+	const char *const names[] = {session->source, mail->login,
+				     mail->simulated ? NULL : session->client};
 	struct locks *locks = live_locks(session->live);
 
 	session->locked = false;
@@ -99,7 +103,7 @@ void session_mail(struct session *session, const struct session_mail *mail)
 	conf_client_text(mail->client == NULL ? "" : mail->client, session->client,
 			 sizeof(session->client));
 	name_source(session, mail);
-	look_for_lock(session, mail->login);
+	look_for_lock(session, mail);
 	copy(session->queue_id, sizeof(session->queue_id), mail->queue_id);
 	session->simulated = mail->simulated;
 	copy(session->own_host, sizeof(session->own_host), mail->own_host);

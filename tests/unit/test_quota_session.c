@@ -331,7 +331,7 @@ static void lock_source(const char *key)
 	assert_int_equal(locks_add(t.locks, &lock, 0, NULL), 0);
 }
 
-/* A client by its address, however that is written. */
+/* A client by its address, however that is written; mail from sendmail(1) has no client. */
 static void test_client(void **state)
 {
 	struct session_mail m = {.sender = "<a@contoso.com>", .client = "IPv6:0:0:0:0:0:0:0:1"};
@@ -346,6 +346,15 @@ static void test_client(void **state)
 	lock_source("source:::1");
 	session_mail(t.session, &m);
 	assert_string_equal(to_relay("<b@example.com>"), "550 5.7.1 source ::1 is locked: spam");
+	lock_source("source:127.0.0.1");
+	simulated_mail("<root@contoso.com>");
+	assert_string_equal(rcpt("<b@example.com>", NULL, NULL), "");
+	assert_int_equal(end(), SESSION_CONTINUE);
+	assert_int_equal(used("relay@contoso.com"), 1);
+	lock_source("source:local");
+	simulated_mail("<root@contoso.com>");
+	assert_string_equal(rcpt("<b@example.com>", NULL, NULL), "");
+	assert_int_equal(end(), SESSION_REFUSE);
 }
 
 static void test_ledger_error(void **state)
