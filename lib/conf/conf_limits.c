@@ -145,17 +145,67 @@ static int parse_override(const char *text, struct conf_override *override_r)
 	return 0;
 }
 
+/* A client in a list of sources, as its messages will have it. */
+static void spell_client(const struct conf_limit *limit, char **key)
+{
+	char text[INET6_ADDRSTRLEN];
+
+	if (limit->per != PER_SOURCE || strlen(*key) >= sizeof(text))
+		return;
+	conf_client_text(*key, text, sizeof(text));
+	free(*key);
+	*key = xstrdup(text);
+}
+
+static int by_key(const void *a, const void *b)
+{
+	const struct conf_override *const *x = a, *const *y = b;
+
+	return strcmp((*x)->key, (*y)->key);
+}
+
+/* A key with two maxima would be counted under both. */
+static int check_keys(const struct conf_limit *limit, struct err *err)
+{
+	size_t count = limit->overrides.count;
+	const struct conf_override **sorted = xcalloc(count, sizeof(*sorted));
+	int result = 0;
+
+	for (size_t i = 0; i < count; i++)
+		sorted[i] = &limit->override[i];
+	qsort(sorted, count, sizeof(*sorted), by_key);
+	for (size_t i = 1; i < count && result == 0; i++)
+		if (by_key(&sorted[i - 1], &sorted[i]) == 0)
+			result =
+				err_set(err, ERR_CONFIG,
+					"overrides: \"%s\" stands there twice; leave one of them",
+					sorted[i]->key);
+	free(sorted);
+	return result;
+}
+
+static int check_overrides(struct conf_limit *limit, struct err *err)
+{
+	limit->override = xcalloc(limit->overrides.count, sizeof(*limit->override));
+	for (size_t i = 0; i < limit->overrides.count; i++) {
+		if (parse_override(limit->overrides.item[i], &limit->override[i]) < 0)
+			return err_set(err, ERR_CONFIG,
+				       "overrides: \"%s\" is not KEY=MAX, like \"erp=2000\"",
+				       limit->overrides.item[i]);
+		spell_client(limit, &limit->override[i].key);
+	}
+	return check_keys(limit, err);
+}
+
 static int check_limit(struct conf_limit *limit, struct err *err)
 {
 	conf_fold_list(&limit->overrides);
 	conf_fold_list(&limit->except);
 	conf_fold_list(&limit->exempt_recipients);
-	limit->override = xcalloc(limit->overrides.count, sizeof(*limit->override));
-	for (size_t i = 0; i < limit->overrides.count; i++)
-		if (parse_override(limit->overrides.item[i], &limit->override[i]) < 0)
-			return err_set(err, ERR_CONFIG,
-				       "overrides: \"%s\" is not KEY=MAX, like \"erp=2000\"",
-				       limit->overrides.item[i]);
+	for (size_t i = 0; i < limit->except.count; i++)
+		spell_client(limit, &limit->except.item[i]);
+	if (check_overrides(limit, err) < 0)
+		return -1;
 	for (size_t i = 0; i < limit->exempt_recipients.count; i++)
 		if (!conf_is_pattern(limit->exempt_recipients.item[i]))
 			return err_set(

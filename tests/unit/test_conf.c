@@ -125,6 +125,55 @@ static void test_example(void **state)
 	conf_free(&conf);
 }
 
+/* MTAs have several ways to write a client's address. */
+static void test_clients(void **state)
+{
+	static const struct {
+		const char *client, *text, *source;
+	} cases[] = {
+		{"10.1.0.5", "10.1.0.5", "four"},
+		{"::ffff:10.1.0.5", "10.1.0.5", "four"},
+		{"IPv6:::ffff:10.1.0.5", "10.1.0.5", "four"},
+		{"IPv6:0:0:0:0:0:FFFF:A01:5", "10.1.0.5", "four"},
+		{"10.1.1.5", "10.1.1.5", "mapped"},
+		{"::1", "::1", "six"},
+		{"IPv6:0:0:0:0:0:0:0:1", "::1", "six"},
+		{"ipv6:2001:DB8:0:0:0:0:0:5", "2001:db8::5", "six"},
+		{"2001:db9::5", "2001:db9::5", NULL},
+		{"", "", NULL},
+		{"IPv6:nonsense", "IPv6:nonsense", NULL},
+		{"10.1.0.5/24", "10.1.0.5/24", "four"},
+		{"2001:db8::5/0", "2001:db8::5/0", "six"},
+		{"a.login", "a.login", NULL},
+	};
+	struct conf *conf = load_good(
+		TENANT MAILBOX
+		"sources: {\n"
+		" four:   { clients = [\"10.1.0.0/24\"] }\n"
+		" mapped: { clients = [\"::ffff:10.1.1.0/120\"] }\n"
+		" six:    { clients = [\"0:0::1\", \"2001:db8::/32\"] }\n"
+		"}\n"
+		"limits: { l: { per = \"source\" count = \"messages\" max = 1 window = \"1h\"\n"
+		" overrides = [\"2001:DB8:0::5=7\", \"erp=8\"] except = [\"::0001\"] } }\n");
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		const struct conf_source *source =
+			conf_source_of(conf, NULL, cases[i].client, NULL);
+		char text[64];
+
+		conf_client_text(cases[i].client, text, sizeof(text));
+		assert_string_equal(text, cases[i].text);
+		if (cases[i].source == NULL
+			    ? source != NULL
+			    : source == NULL || strcmp(source->name, cases[i].source) != 0)
+			fail_msg("%s is %s", text, source == NULL ? "nobody" : source->name);
+	}
+	assert_string_equal(conf->limit[0].override[0].key, "2001:db8::5");
+	assert_string_equal(conf->limit[0].except.item[0], "::1");
+	conf_free(&conf);
+}
+
 static void test_values(void **state)
 {
 	struct conf *conf = load_good(
@@ -355,10 +404,15 @@ static void test_reload(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		IN_TEMP(test_defaults),	       IN_TEMP(test_example),
-		IN_TEMP(test_values),	       IN_TEMP(test_clouds),
-		IN_TEMP(test_clouds_of_users), cmocka_unit_test(test_transaction_recipients),
-		IN_TEMP(test_many_mailboxes),  cmocka_unit_test(test_table),
+		IN_TEMP(test_defaults),
+		IN_TEMP(test_example),
+		IN_TEMP(test_values),
+		IN_TEMP(test_clients),
+		IN_TEMP(test_clouds),
+		IN_TEMP(test_clouds_of_users),
+		cmocka_unit_test(test_transaction_recipients),
+		IN_TEMP(test_many_mailboxes),
+		cmocka_unit_test(test_table),
 		IN_TEMP(test_reload),
 	};
 

@@ -13,6 +13,10 @@
 
 #include <sys/stat.h>
 
+#define LIMIT_WITH(line)                                                                         \
+	TENANT MAILBOX "limits: {\nl: { per = \"source\" count = \"messages\" max = 1 window = " \
+		       "\"1h\" " line " }\n}\n"
+
 static const struct {
 	const char *text;
 	const char *message;
@@ -316,6 +320,15 @@ static const struct {
 	 "c.conf:8: mailbox \"other\": mailbox \"relay\" claims sender \"other@contoso.com\", "
 	 "which "
 	 "is the address of mailbox \"other\"; remove it from senders"},
+
+	/* Limits. */
+	{LIMIT_WITH("overrides = [\"10.1.0.5=10\", \"erp=5\", \"10.1.0.5=20\"]"),
+	 "c.conf:10: limit \"l\": overrides: \"10.1.0.5\" stands there twice; leave one of "
+	 "them"},
+	{LIMIT_WITH("overrides = [\"ERP=10\", \"erp=10\"]"),
+	 "c.conf:10: limit \"l\": overrides: \"erp\" stands there twice; leave one of them"},
+	{LIMIT_WITH("overrides = [\"::1=10\", \"IPv6:0:0::1=20\"]"),
+	 "c.conf:10: limit \"l\": overrides: \"::1\" stands there twice; leave one of them"},
 };
 
 static void test_mistakes(void **state)
