@@ -8,6 +8,8 @@ struct scan {
 	const char *at, *end;
 	const char *comment; /* what was in the last one that was skipped; NULL: none */
 	size_t comment_len;
+	bool envelope; /* an MTA's envelope, not a field: more is understood, see from_envelope()
+			*/
 };
 
 static bool is_space(char c)
@@ -44,7 +46,7 @@ static int skip_comment(struct scan *scan)
 	for (; scan->at < scan->end && *scan->at != '\0'; scan->at++) {
 		if (is_plain(scan))
 			continue;
-		if (*scan->at == '(' && ++depth > COMMENT_DEPTH_MAX)
+		if (*scan->at == '(' && ++depth > COMMENT_DEPTH_MAX && !scan->envelope)
 			return -1;
 		if (*scan->at != ')' || --depth > 0)
 			continue;
@@ -84,12 +86,18 @@ static int skip_quoted(struct scan *scan)
 	return -1;
 }
 
+static bool is_in_atoms(const struct scan *scan)
+{
+	return is_atext(*scan->at) || *scan->at == '.' ||
+	       (scan->envelope && *scan->at == '\\' && scan->at + 1 < scan->end);
+}
+
 static int skip_atoms(struct scan *scan)
 {
 	const char *begin = scan->at;
 
-	while (scan->at < scan->end && (is_atext(*scan->at) || *scan->at == '.'))
-		scan->at++;
+	for (; scan->at < scan->end && is_in_atoms(scan); scan->at++)
+		scan->at += *scan->at == '\\';
 	return scan->at > begin ? 0 : -1;
 }
 
@@ -106,43 +114,72 @@ static int put(char *out, const char *text, size_t len)
 	return 0;
 }
 
-/* A quoted local part: without its quotes where it needs none. */
-static int put_quoted(char *out, const char *text, size_t len)
+/* Whether quotes around this word, or a backslash in it, change nothing. */
+static bool is_plain_word(const char *text, size_t len)
 {
-	for (size_t i = 1; i + 1 < len; i++)
+	for (size_t i = 0; i < len; i++) {
+		i += text[i] == '\\' && i + 1 < len;
 		if (!is_atext(text[i]) && text[i] != '.')
-			return put(out, text, len);
-	return len == 2 ? -1 : put(out, text + 1, len - 2);
+			return false;
+	}
+	return true;
+}
+
+/* A word of a local part or domain, quoted or not: as plainly as it can be written. */
+static int put_word(const struct scan *scan, char *out, const char *text, size_t len)
+{
+	size_t edge = text[0] == '"' ? 1 : 0;
+	bool plain = is_plain_word(text + edge, len - 2 * edge) && len > 2 * edge;
+	int result = plain ? 0 : put(out, "\"", 1);
+
+	if (len == 2 * edge && !scan->envelope)
+		return -1;
+	for (size_t i = edge; i < len - edge && result == 0; i++) {
+		i += text[i] == '\\' && i + 1 < len - edge;
+		if (text[i] == '"' || text[i] == '\\')
+			result = put(out, "\\", 1);
+		if (result == 0)
+			result = put(out, text + i, 1);
+	}
+	return plain || result < 0 ? result : put(out, "\"", 1);
 }
 
 /* Words with dots between them, which loose white space may surround, into out. */
-static int read_local(struct scan *scan, char *out)
+static int read_words(struct scan *scan, char *out, bool root_dot)
 {
 	bool joined = true; /* to the word before by a dot */
 
 	for (;;) {
 		const char *begin;
-		int result;
 
 		if (skip_space(scan) < 0)
 			return -1;
 		begin = scan->at;
-		if (begin == scan->end || (*begin != '"' && *begin != '.' && !is_atext(*begin)))
-			return joined ? -1 : 0;
+		if (begin == scan->end || (*begin != '"' && !is_in_atoms(scan)))
+			break;
 		if (!joined && *begin != '.')
 			return -1; /* two words side by side */
-		if (*begin == '"')
-			result = skip_quoted(scan) < 0
-					 ? -1
-					 : put_quoted(out, begin, (size_t)(scan->at - begin));
-		else
-			result = skip_atoms(scan) < 0
-					 ? -1
-					 : put(out, begin, (size_t)(scan->at - begin));
-		if (result < 0)
+		if ((*begin == '"' ? skip_quoted(scan) : skip_atoms(scan)) < 0 ||
+		    put_word(scan, out, begin, (size_t)(scan->at - begin)) < 0)
 			return -1;
 		joined = scan->at[-1] == '.';
 	}
+	if (joined && root_dot) {
+		size_t len = strlen(out);
+
+		joined = out[len - 1] != '.' || strchr(".@", out[len - 2]) != NULL;
+		if (!joined)
+			out[len - 1] = '\0';
+	}
+	return joined ? -1 : 0;
+}
+
+static int read_local(struct scan *scan, char *out)
+{
+	/* Postfix takes a local part that is not there for an empty one. */
+	if (scan->envelope && is_next(scan, '@'))
+		return put(out, "\"\"", 2);
+	return read_words(scan, out, false);
 }
 
 static int read_literal(struct scan *scan, char *out)
@@ -165,31 +202,44 @@ static int read_domain(struct scan *scan, char *out)
 {
 	const char *at = scan->at++;
 
-	if (put(out, at, 1) < 0 || skip_space(scan) < 0)
+	if (skip_space(scan) < 0)
+		return -1;
+	if (scan->envelope && (scan->at == scan->end || is_next(scan, '>')))
+		return 0; /* "a@" is "a" */
+	if (put(out, at, 1) < 0)
 		return -1;
 	if (is_next(scan, '['))
 		return read_literal(scan, out);
-	return is_next(scan, '"') ? -1 : read_local(scan, out);
+	if (is_next(scan, '"') && !scan->envelope)
+		return -1;
+	return read_words(scan, out, scan->envelope);
+}
+
+/* "a@b", with routes before it perhaps: "@x,@y:a@b". */
+static int read_path(struct scan *scan, char *out)
+{
+	if (skip_space(scan) < 0)
+		return -1;
+	while (is_next(scan, '@') && memchr(scan->at, ':', (size_t)(scan->end - scan->at))) {
+		while (!is_next(scan, ':') && !is_next(scan, '>'))
+			scan->at++;
+		if (*scan->at++ == '>' || skip_space(scan) < 0)
+			return -1;
+	}
+	if (read_local(scan, out) < 0)
+		return -1;
+	do {
+		if (is_next(scan, '@') && read_domain(scan, out) < 0)
+			return -1;
+	} while (scan->envelope && is_next(scan, '@')); /* "a@b@c" is "a@b" at c */
+	return skip_space(scan);
 }
 
 /* What stands between "<" and ">". */
 static int read_angle(struct scan *scan, char *out)
 {
 	scan->at++;
-	if (skip_space(scan) < 0)
-		return -1;
-	if (is_next(scan, '@')) { /* a route: "@a,@b:" */
-		while (scan->at < scan->end && *scan->at != ':' && *scan->at != '>')
-			scan->at++;
-		if (!is_next(scan, ':'))
-			return -1;
-		scan->at++;
-	}
-	if (read_local(scan, out) < 0)
-		return -1;
-	if (is_next(scan, '@') && read_domain(scan, out) < 0)
-		return -1;
-	if (skip_space(scan) < 0 || !is_next(scan, '>'))
+	if (read_path(scan, out) < 0 || !is_next(scan, '>'))
 		return -1;
 	scan->at++;
 	return 0;
@@ -241,9 +291,7 @@ static int read_address(struct scan *scan, const char *item, bool angle,
 	} else {
 		scan->at = item;
 		scan->comment = NULL;
-		if (read_local(scan, address->address) < 0)
-			return -1;
-		if (is_next(scan, '@') && read_domain(scan, address->address) < 0)
+		if (read_path(scan, address->address) < 0)
 			return -1;
 	}
 	if (skip_space(scan) < 0)
@@ -292,6 +340,22 @@ int from_parse(const char *value, size_t len, struct from *from_r)
 		from_r->count++;
 	}
 	return in_group || (from_r->count == 0 && !was_group) ? -1 : 0;
+}
+
+int from_envelope(const char *path, size_t len, char address_r[FROM_ADDRESS_MAX + 1])
+{
+	struct scan scan = {.at = path, .end = path + len, .envelope = true};
+	bool named;
+
+	address_r[0] = '\0';
+	/* "Name <a@b>", in spite of RFC 5321. */
+	named = (len == 0 || *path != '@') && skip_item(&scan) == 0 && is_next(&scan, '<');
+	scan.at = named ? scan.at + 1 : path;
+	if (read_path(&scan, address_r) < 0)
+		return -1;
+	if (named && is_next(&scan, '>'))
+		scan.at++;
+	return skip_space(&scan) == 0 && scan.at == scan.end ? 0 : -1;
 }
 
 /* ---- a name, to be written again ---- */

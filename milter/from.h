@@ -4,6 +4,8 @@
  * space (RFC 5322 section 4.4), a name in a comment behind the address, a name
  * with an "@" in it that nobody quoted, a local part alone. Pure.
  *
+ * And the addresses of an envelope, which have the same forms and more.
+ *
  * It reads who a message says it is from, and does not judge form. What can't
  * be told for certain is an error, which callers take for an unknown sender.
  */
@@ -32,6 +34,15 @@ struct from {
 
 /* Reads a field's value, which from_r points into. 0, or -1 when it can't be read. */
 int from_parse(const char *value, size_t len, struct from *from_r);
+
+/*
+ * Reads the address of MAIL or RCPT, which stands between "<" and ">", as MTAs
+ * do: in whatever way it is spelled, address_r says the same, in the form of
+ * struct from_address. Beside what a field may have, there may be a backslash
+ * before any byte, a quoted domain and the root's dot behind one, more routes,
+ * and a name with angle brackets. 0, or -1 when it can't be read.
+ */
+int from_envelope(const char *path, size_t len, char address_r[FROM_ADDRESS_MAX + 1]);
 
 /*
  * Adds the address's name to text, fit to stand before "<": as it was if that

@@ -1,6 +1,60 @@
 #include "milter/route.h"
 
+#include "milter/from.h"
+
 #include <strings.h>
+
+/* Whether it is spelled as most addresses are, in the one way that there is: a@b. */
+static bool is_plain(const char *address, size_t len)
+{
+	const char *end = address + len, *at = memchr(address, '@', len);
+
+	if (len == 0)
+		return true;
+	return at != NULL && at > address && at + 1 < end && end[-1] != '.' &&
+	       memchr(at + 1, '@', (size_t)(end - at - 1)) == NULL &&
+	       strcspn(address, "\"\\()<>[]:;, \t") >= len;
+}
+
+/* What stands in quotes. */
+static void unquote(char *text)
+{
+	size_t len = strlen(text), n = 0;
+
+	for (size_t i = 1; i + 1 < len; i++) {
+		i += text[i] == '\\' && i + 2 < len;
+		text[n++] = text[i];
+	}
+	text[n] = '\0';
+}
+
+/* A local part alone may hold an address all the same: "a@b" in quotes, b!a, and a%b. */
+static void look_inside(char *address)
+{
+	char host[ROUTE_ADDRESS_MAX + 1];
+	size_t len = strlen(address);
+	char *sign;
+
+	if (len > 2 && address[0] == '"' && address[len - 1] == '"')
+		unquote(address);
+	if (strchr(address, '@') != NULL)
+		return;
+	sign = strchr(address, '!');
+	if (sign != NULL) {
+		*sign = '\0';
+		memcpy(host, address, (size_t)(sign - address) + 1);
+		len = strlen(sign + 1);
+		memmove(address, sign + 1, len);
+		address[len] = '@';
+		memcpy(address + len + 1, host, strlen(host) + 1);
+		return;
+	}
+	sign = strrchr(address, '%');
+	if (sign != NULL)
+		*sign = '@';
+}
+
+_Static_assert(ROUTE_ADDRESS_MAX >= FROM_ADDRESS_MAX, "holds what from_envelope() gives");
 
 void route_address(const char *smtp, char out[ROUTE_ADDRESS_MAX + 1])
 {
@@ -11,6 +65,10 @@ void route_address(const char *smtp, char out[ROUTE_ADDRESS_MAX + 1])
 	len = strlen(smtp);
 	if (len > 0 && smtp[len - 1] == '>')
 		len--;
+	if (!is_plain(smtp, len) && from_envelope(smtp, len, out) == 0) {
+		look_inside(out);
+		return;
+	}
 	if (len > ROUTE_ADDRESS_MAX)
 		len = ROUTE_ADDRESS_MAX;
 	memcpy(out, smtp, len);

@@ -11,7 +11,12 @@
 	320 /* bytes that are looked at; an address has at most 64 + 1 + 255 \
 	     */
 
-/* What is between the brackets, cut at ROUTE_ADDRESS_MAX; "" for the null sender. */
+/*
+ * Whom it means, "" for the null sender. Milters see what a client wrote, while
+ * the MTA sends, and Microsoft counts, an address without routes, comments,
+ * needless quotes and the root's dot, and a%b or b!a as a@b: all spellings of an
+ * address come out as one here. What can't be read stays, cut at ROUTE_ADDRESS_MAX.
+ */
 void route_address(const char *smtp, char out[ROUTE_ADDRESS_MAX + 1]);
 
 /* The domain in an address, "" when it has none. Points into it. */

@@ -99,6 +99,30 @@ def test_overrides_and_exceptions(lab):
     assert answers(postfix, 4, {"ADDR": "10.3.0.1", "LOGIN": "Monitor"}) == [250] * 4
 
 
+ONE = ['erp@contoso.com', '"erp"@contoso.com', '"e\\rp"@contoso.com', 'e\\rp@contoso.com',
+       '@x.test:erp@contoso.com', 'erp@contoso.com.', 'erp(x)@contoso.com', 'erp @ contoso.com',
+       'contoso.com!erp', 'erp%contoso.com', 'Erp <erp@contoso.com>']
+
+
+def as_written(postfix, sender, recipients):
+    """What each recipient and the message are answered; no client library mends an address."""
+    with postfix.smtp() as smtp:
+        codes = [smtp.docmd("MAIL", "FROM:<%s>" % sender)[0]]
+        codes += [smtp.docmd("RCPT", "TO:<%s>" % name)[0] for name in recipients]
+        return [*codes, smtp.data(b"Subject: x\r\n\r\nx\r\n")[0] if 250 in codes[1:] else None]
+
+
+def test_a_sender_has_one_count_however_it_is_spelled(lab):
+    postfix = gateway(lab, limits={"per-sender": limit(per="sender", max=len(ONE))})
+    for sender in ONE:
+        assert as_written(postfix, sender, ["a@example.net"]) == [250] * 3, sender
+    assert {message["sender"] for message in postfix.queue()} == {"erp@contoso.com"}
+    [row] = flow.status(lab)["milter"]["limits"]
+    assert (row["key"], row["used"]) == ("erp@contoso.com", len(ONE))
+    assert as_written(postfix, '"er"."p"@contoso.com', ["a@example.net"]) == [250] * 3
+    assert as_written(postfix, '"\\erp"@contoso.com', ["a@example.net"]) == [250, 550, None]
+
+
 def test_exempt_recipients_only_reduce_the_count(lab):
     """One exempt recipient does not let the others through."""
     postfix = gateway(lab, limits={"flood": limit(

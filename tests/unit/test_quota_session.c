@@ -456,35 +456,6 @@ static void test_hostless(void **state)
 	assert_int_equal(used("relay@contoso.com"), 1000);
 }
 
-static void test_addresses(void **state)
-{
-	static const struct {
-		const char *smtp, *address, *domain;
-	} cases[] = {
-		{"<a@b.c>", "a@b.c", "b.c"},
-		{"a@b.c", "a@b.c", "b.c"},
-		{"<>", "", ""},
-		{"", "", ""},
-		{"<a>", "a", ""},
-		{"<", "", ""},
-		{">", "", ""},
-		{"\"x@y\"@b.c", "\"x@y\"@b.c", "b.c"},
-	};
-	char address[ROUTE_ADDRESS_MAX + 1], longer[1000];
-
-	(void)state;
-	begin("", "");
-	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-		route_address(cases[i].smtp, address);
-		assert_string_equal(address, cases[i].address);
-		assert_string_equal(route_domain(address), cases[i].domain);
-	}
-	memset(longer, 'x', sizeof(longer));
-	longer[sizeof(longer) - 1] = '\0';
-	route_address(longer, address);
-	assert_int_equal(strlen(address), ROUTE_ADDRESS_MAX);
-}
-
 #define TEST(f) cmocka_unit_test_setup_teardown(f, enter, leave)
 
 int main(void)
@@ -494,7 +465,7 @@ int main(void)
 		TEST(test_hold),	 TEST(test_shadow),	TEST(test_simulated),
 		TEST(test_ledger_error), TEST(test_reload),	TEST(test_ledger_error_accepted),
 		TEST(test_route),	 TEST(test_hostless),	TEST(test_client),
-		TEST(test_addresses),	 TEST(test_bytes),
+		TEST(test_bytes),
 	};
 
 	return cmocka_run_group_tests_name("session", tests, NULL, NULL);
