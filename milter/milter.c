@@ -37,7 +37,8 @@ enum {
 struct connection {
 	struct session *session;
 	unsigned int agreed;
-	bool knows_id; /* the session has the queue id, which a message keeps */
+	bool knows_id;	/* the session has the queue id, which a message keeps */
+	bool simulated; /* the message comes from sendmail(1) */
 	char client[SESSION_CLIENT_MAX + 1];
 };
 
@@ -136,7 +137,8 @@ static sfsistat on_negotiate(SMFICTX *ctx, unsigned long actions, unsigned long 
 	if ((actions & SMFIF_SETSYMLIST) != 0) {
 		away |= SMFIP_NOCONNECT;
 		agreed |= BY_MACROS;
-		want_macros(ctx, SMFIM_ENVFROM, "i j v {auth_authen} {client_addr}");
+		want_macros(ctx, SMFIM_ENVFROM,
+			    "i v {auth_authen} {client_addr} " CONF_LOCAL_MACRO);
 		want_rcpt_macros(ctx, live_conf(live), &agreed);
 		want_macros(ctx, SMFIM_EOM, "i");
 	}
@@ -192,13 +194,18 @@ static int64_t announced_bytes(char **argv)
 
 /*
  * Postfix plays a session for mail from sendmail(1). Only there it knows the
- * queue id before the first recipient.
+ * queue id before the first recipient, while Sendmail knows it with each MAIL.
+ * Sendmail never tells local domains, and its version is a number.
  */
 static bool is_simulated(SMFICTX *ctx)
 {
-	const char *version = macro(ctx, "v");
+	const char *version;
 
-	return version != NULL && strncmp(version, "Postfix", 7) == 0 && macro(ctx, "i") != NULL;
+	if (macro(ctx, "i") == NULL)
+		return false;
+	version = macro(ctx, "v");
+	return macro(ctx, CONF_LOCAL_MACRO) != NULL ||
+	       (version != NULL && (version[0] < '0' || version[0] > '9'));
 }
 
 static sfsistat on_mail(SMFICTX *ctx, char **argv)
@@ -210,11 +217,11 @@ static sfsistat on_mail(SMFICTX *ctx, char **argv)
 		.login = macro(ctx, "{auth_authen}"),
 		.queue_id = macro(ctx, "i"),
 		.simulated = is_simulated(ctx),
-		.own_host = macro(ctx, "j"),
 		.bytes = announced_bytes(argv + 1),
 	};
 
 	c->knows_id = mail.queue_id != NULL;
+	c->simulated = mail.simulated;
 	session_mail(c->session, &mail);
 	return (c->agreed & NR_MAIL) != 0 ? SMFIS_NOREPLY : SMFIS_CONTINUE;
 }
@@ -237,6 +244,15 @@ static sfsistat refuse(SMFICTX *ctx, struct reply *reply)
 	return reply->code[0] == '5' ? SMFIS_REJECT : SMFIS_TEMPFAIL;
 }
 
+/* Whether it matters what is local: each macro that is looked up costs. */
+static bool needs_local(const struct connection *c, const char *recipient)
+{
+	const char *at = strchr(recipient, '@');
+
+	return c->simulated || strpbrk(recipient, "%!") != NULL ||
+	       (at != NULL && strchr(at + 1, '@') != NULL);
+}
+
 static sfsistat on_rcpt(SMFICTX *ctx, char **argv)
 {
 	struct connection *c = connection_of(ctx);
@@ -246,6 +262,7 @@ static sfsistat on_rcpt(SMFICTX *ctx, char **argv)
 		.mailer = macro(ctx, "{rcpt_mailer}"),
 		.host = hostless ? NULL : macro(ctx, "{rcpt_host}"),
 		.hostless = hostless,
+		.local = needs_local(c, argv[0]) ? macro(ctx, CONF_LOCAL_MACRO) : NULL,
 		.queue_id = c->knows_id ? NULL : macro(ctx, "i"),
 	};
 	struct reply reply;

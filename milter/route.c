@@ -75,6 +75,47 @@ void route_address(const char *smtp, char out[ROUTE_ADDRESS_MAX + 1])
 	out[len] = '\0';
 }
 
+/*
+ * Postfix's list of domains. One in a table is not seen, and "!" before it
+ * leaves all that follows open.
+ */
+static bool lists(const char *local, const char *domain)
+{
+	size_t wanted = strlen(domain), len;
+
+	for (; local[0] != '\0'; local += len) {
+		bool but = false;
+
+		local += strspn(local, ", \t\r\n");
+		for (; local[0] == '!'; local++)
+			but = !but;
+		len = strcspn(local, ", \t\r\n");
+		if (memchr(local, ':', len) != NULL) {
+			if (but)
+				return false;
+			continue;
+		}
+		if (len == wanted && len > 0 && strncasecmp(local, domain, len) == 0)
+			return !but;
+	}
+	return false;
+}
+
+void route_recipient(const char *smtp, const char *local, char out[ROUTE_ADDRESS_MAX + 1])
+{
+	route_address(smtp, out);
+	while (local != NULL && lists(local, route_domain(out))) {
+		char *at = strrchr(out, '@');
+
+		*at = '\0';
+		if (strpbrk(out, "%!@") == NULL) {
+			*at = '@';
+			break;
+		}
+		look_inside(out);
+	}
+}
+
 const char *route_domain(const char *address)
 {
 	const char *at = strrchr(address, '@');
@@ -133,14 +174,10 @@ const struct conf_mailbox *route_mailbox(const struct conf *conf, const char *ma
 	return NULL;
 }
 
-const struct conf_mailbox *route_unknown(const struct conf *conf, const char *own_host,
+const struct conf_mailbox *route_unknown(const struct conf *conf, const char *local,
 					 const char *recipient, const char *sender)
 {
-	const char *domain = route_domain(recipient);
-
-	if (domain[0] == '\0' || strcasecmp(domain, own_host) == 0 ||
-	    strcasecmp(domain, "localhost") == 0 ||
-	    strncasecmp(domain, "localhost.", strlen("localhost.")) == 0)
+	if (local != NULL && lists(local, route_domain(recipient)))
 		return NULL;
 	return conf_mailbox_by_sender(conf, sender);
 }

@@ -1,6 +1,6 @@
 /*
- * Which mailbox a recipient's mail goes through, and whether the recipient is
- * one of the tenant's own. Pure. Addresses come as in SMTP ("<a@b>") or bare.
+ * Whom an envelope names, and which mailbox a recipient's mail goes through.
+ * Pure. Addresses come as in SMTP ("<a@b>") or bare.
  */
 #ifndef RELAY365_MILTER_ROUTE_H
 #define RELAY365_MILTER_ROUTE_H
@@ -19,6 +19,13 @@
  */
 void route_address(const char *smtp, char out[ROUTE_ADDRESS_MAX + 1]);
 
+/*
+ * The same for a recipient. local is the domains that stay on the MTA's machine,
+ * as Postfix lists them, or NULL: not known. Behind one of these a local part
+ * may lead on: a%b@local is a@b.
+ */
+void route_recipient(const char *smtp, const char *local, char out[ROUTE_ADDRESS_MAX + 1]);
+
 /* The domain in an address, "" when it has none. Points into it. */
 const char *route_domain(const char *address);
 
@@ -33,10 +40,11 @@ const struct conf_mailbox *route_mailbox(const struct conf *conf, const char *ma
 
 /*
  * The mailbox of mail for which the MTA does not tell the transport: the
- * sender's, unless the recipient is on the machine itself. May count too much
- * (local domains that are not known here), never too little.
+ * sender's, unless the recipient, from route_recipient(), is in a local domain.
+ * May count too much (local as above; a table in it can't be read), never too
+ * little.
  */
-const struct conf_mailbox *route_unknown(const struct conf *conf, const char *own_host,
+const struct conf_mailbox *route_unknown(const struct conf *conf, const char *local,
 					 const char *recipient, const char *sender);
 
 #endif

@@ -106,7 +106,6 @@ void session_mail(struct session *session, const struct session_mail *mail)
 	look_for_lock(session, mail);
 	copy(session->queue_id, sizeof(session->queue_id), mail->queue_id);
 	session->simulated = mail->simulated;
-	copy(session->own_host, sizeof(session->own_host), mail->own_host);
 	session->bytes = mail->bytes;
 	session->seen = 0;
 	session->noted.exceeded = false;
@@ -289,9 +288,9 @@ enum session_result session_rcpt(struct session *session, const struct session_r
 	if (rcpt->queue_id != NULL)
 		copy(session->queue_id, sizeof(session->queue_id), rcpt->queue_id);
 	conf = live_conf(session->conf);
-	route_address(rcpt->recipient == NULL ? "" : rcpt->recipient, recipient);
+	route_recipient(rcpt->recipient == NULL ? "" : rcpt->recipient, rcpt->local, recipient);
 	if (session->simulated && rcpt->mailer == NULL)
-		mailbox = route_unknown(conf, session->own_host, recipient, session->sender);
+		mailbox = route_unknown(conf, rcpt->local, recipient, session->sender);
 	else
 		mailbox = route_mailbox(conf, rcpt->mailer, rcpt->host, session->sender);
 	if (mailbox == NULL && rcpt->hostless && conf->relay_hosts.count > 0) {

@@ -38,8 +38,7 @@ struct session_mail {
 	 * alone, and does not tell where a recipient is routed to.
 	 */
 	bool simulated;
-	const char *own_host; /* the MTA's own name */
-	int64_t bytes;	      /* as the client announced, 0 if not */
+	int64_t bytes; /* as the client announced, 0 if not */
 };
 
 struct session_rcpt {
@@ -48,6 +47,8 @@ struct session_rcpt {
 	const char *host;
 	bool hostless; /* the session began when no host mattered, so none is told */
 	const char *queue_id;
+	/* Domains that stay on the MTA's machine, as Postfix lists them; NULL: not known. */
+	const char *local;
 };
 
 enum session_result {

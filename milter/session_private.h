@@ -37,7 +37,6 @@ struct session {
 	bool locked; /* the source is, for the reason in lock */
 	struct lock lock;
 	bool simulated;
-	char own_host[SESSION_HOST_MAX + 1];
 	int64_t bytes;		    /* as announced, */
 	int64_t seen;		    /* as they came, where they are looked at */
 	struct quota_verdict noted; /* the worst that did not refuse; exceeded is false if none */

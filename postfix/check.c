@@ -123,7 +123,6 @@ static void check_milter_list(const struct checking *check, const char *name, co
 		     "put it last in the list");
 }
 
-/* smtpd(8) in a chroot finds nothing by a path from the root. */
 /* How this Postfix names the milter; the caller frees. */
 static char *milter_of(const struct conf *conf, const struct postfix_facts *facts)
 {
@@ -134,6 +133,7 @@ static char *milter_of(const struct conf *conf, const struct postfix_facts *fact
 	return name;
 }
 
+/* smtpd(8) in a chroot finds nothing by a path from the root. */
 static void check_milter_path(const struct checking *check)
 {
 	if (strncmp(check->milter, "unix:/", 6) == 0 &&
@@ -144,6 +144,32 @@ static void check_milter_path(const struct checking *check)
 			     ? "set milter_socket to a network address: inet:8365@127.0.0.1"
 			     : "leave milter_socket unset, so that the socket is in the queue "
 			       "directory");
+}
+
+/*
+ * For mail from sendmail(1) the milter is told no transport: what is local it
+ * knows by a macro, and where that mail comes from also by the version.
+ */
+static void check_local(const struct checking *check)
+{
+	char *macros = facts_value(check->facts->expanded, "milter_macro_defaults");
+	char *version = facts_value(check->facts->expanded, "milter_macro_v");
+
+	if (strstr(macros, CONF_LOCAL_MACRO) == NULL && isdigit((unsigned char)version[0]))
+		find(check, CHECK_FAULT,
+		     xasprintf("milter_macro_defaults has no " CONF_LOCAL_MACRO ", and "
+			       "milter_macro_v = %s begins as Sendmail's does: mail from "
+			       "sendmail(1) is not counted",
+			       version),
+		     APPLY);
+	else if (strstr(macros, CONF_LOCAL_MACRO) == NULL)
+		find(check, CHECK_WARNING,
+		     xasprintf("milter_macro_defaults has no " CONF_LOCAL_MACRO ": mail from "
+			       "sendmail(1) is counted, and its sender judged, though it stays "
+			       "on this machine"),
+		     APPLY);
+	free(version);
+	free(macros);
 }
 
 static void check_milters(const struct checking *check)
@@ -164,6 +190,7 @@ static void check_milters(const struct checking *check)
 		     "set it to tempfail, or name the milter as { unix:relay365m/milter, "
 		     "default_action=tempfail }");
 	check_milter_path(check);
+	check_local(check);
 	free(list);
 	free(action);
 }
@@ -392,6 +419,56 @@ static void check_rewriting(const struct checking *check)
 	}
 }
 
+/* A domain that the milter can't see in the list; the caller frees. NULL: it sees all. */
+static char *hidden_in(const char *list)
+{
+	while (list[0] != '\0') {
+		size_t len = strcspn(list, ", \t");
+
+		if (memchr(list, ':', len) != NULL || list[0] == '/')
+			return xstrndup(list, len);
+		list += len;
+		list += strspn(list, ", \t");
+	}
+	return NULL;
+}
+
+/* Where the milter's idea of what stays on this machine differs from Postfix's. */
+static void check_local_domains(const struct checking *check)
+{
+	static const struct {
+		const char *domains, *transport;
+	} classes[] = {
+		{"mydestination", "local_transport"},
+		{"virtual_mailbox_domains", "virtual_transport"},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(classes); i++) {
+		char *domains = facts_value(check->facts->expanded, classes[i].domains);
+		char *transport = facts_value(check->facts->expanded, classes[i].transport);
+		char *hidden = hidden_in(domains);
+
+		if (hidden != NULL)
+			find(check, CHECK_WARNING,
+			     xasprintf("%s has %s, which relay365-milter can't read: mail from "
+				       "sendmail(1) to the domains in there is counted, and its "
+				       "sender judged, as if it left this machine",
+				       classes[i].domains, hidden),
+			     "name the domains themselves in it, if such mail is sent here");
+		if (domains[0] != '\0' &&
+		    strncmp(transport, CONF_TRANSPORT_PREFIX, strlen(CONF_TRANSPORT_PREFIX)) == 0)
+			find(check, CHECK_FAULT,
+			     xasprintf("%s = %s: mail from sendmail(1) to a domain of %s goes "
+				       "through relay365 uncounted",
+				       classes[i].transport, transport, classes[i].domains),
+			     "take the domains out of that list: default_transport leads there "
+			     "too");
+		free(hidden);
+		free(transport);
+		free(domains);
+	}
+}
+
 void check_settings(const struct conf *conf, const struct postfix_facts *facts,
 		    check_finding *finding, void *arg)
 {
@@ -402,6 +479,7 @@ void check_settings(const struct conf *conf, const struct postfix_facts *facts,
 	check_networks(&check);
 	check_verbose(&check);
 	check_rewriting(&check);
+	check_local_domains(&check);
 	for (size_t i = 0; i < conf->mailboxes; i++) {
 		check_parameter(&check, &conf->mailbox[i], "destination_recipient_limit",
 				conf_transaction_recipients(&conf->mailbox[i]),

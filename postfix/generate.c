@@ -187,6 +187,8 @@ void generate_main(const struct conf *conf, const char *queue_directory,
 	}
 	each(arg, "smtpd_milters", milter, true);
 	each(arg, "non_smtpd_milters", milter, true);
+	each(arg, "milter_macro_defaults",
+	     "{ " CONF_LOCAL_MACRO " = $mydestination $virtual_mailbox_domains }", true);
 	each(arg, "milter_default_action", "tempfail", false);
 	buf_clear(&value);
 	(void)buf_addf(&value, IMPORT_ENVIRONMENT " SASL_PATH=%s:" SYSTEM_SASL_PATH,

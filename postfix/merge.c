@@ -143,6 +143,18 @@ static void merge_milter(struct merging *to, const char *name, const char *milte
 	free(theirs);
 }
 
+/* Which domains are local; the admin may have other macros. */
+static void merge_macros(struct merging *to, const char *name, const char *ours)
+{
+	char *theirs = facts_value(to->facts->raw, name);
+
+	if (theirs[0] == '\0' || strstr(theirs, CONF_LOCAL_MACRO) != NULL)
+		set(to->merge, name, xstrdup(theirs[0] == '\0' ? ours : theirs));
+	else
+		set(to->merge, name, xasprintf("%s, %s", theirs, ours));
+	free(theirs);
+}
+
 static void merge_environment(struct merging *to, const char *name, const char *ours)
 {
 	char *theirs = facts_value(to->facts->raw, name);
@@ -172,7 +184,9 @@ static void merge_one(void *arg, const char *name, const char *value, bool add)
 {
 	struct merging *to = arg;
 
-	if (add) {
+	if (strcmp(name, "milter_macro_defaults") == 0) {
+		merge_macros(to, name, value);
+	} else if (add) {
 		merge_milter(to, name, value);
 	} else if (strcmp(name, "sender_dependent_default_transport_maps") == 0) {
 		merge_sender_map(to, name, value);

@@ -256,6 +256,9 @@ int64_t conf_transaction_recipients(const struct conf_mailbox *mailbox);
 /* And what stands behind NAME in that of its priority_senders. */
 #define CONF_TRANSPORT_PRIORITY "-priority"
 
+/* The milter macro by which Postfix tells which domains stay on its machine. */
+#define CONF_LOCAL_MACRO "{relay365_local}"
+
 /* Sendmail's mailer for all mailboxes (sendmail/relay365.m4). */
 #define CONF_SENDMAIL_MAILER "relay365"
 

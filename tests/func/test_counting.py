@@ -142,6 +142,18 @@ def test_canonical_sender(lab):
     assert "the milter counts by the sender that the client gave" in told, told
 
 
+@pytest.mark.parametrize("main", [
+    {"mail_name": "ESMTP"}, {"mail_name": "8.18.1", "mail_version": "8.18.1"},
+    {"mail_name": "ESMTP", "milter_macro_defaults": ""}], ids=["word", "number", "by hand"])
+def test_any_mail_name(lab, main):
+    """Mail from sendmail(1) is known as such whatever Postfix calls itself."""
+    postfix = gateway(lab, main=main)
+    qid = postfix.submit(flow.numbers(2), sender=flow.SENDER)
+    postfix.wait_status(qid, "sent", 2)
+    wait_counts(lab, 2, 2)
+    lab.milter.wait_log(qid + ": accept mailbox=relay source=local ")
+
+
 # -- mail that comes round again -----------------------------------------------
 
 @pytest.mark.parametrize("options, used", [

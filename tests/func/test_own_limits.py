@@ -123,6 +123,15 @@ def test_a_sender_has_one_count_however_it_is_spelled(lab):
     assert as_written(postfix, '"\\erp"@contoso.com', ["a@example.net"]) == [250, 550, None]
 
 
+def test_external_recipients_however_they_are_spelled(lab):
+    postfix = gateway(lab, limits={"ext": limit(count="external-recipients", max=100)})
+    outside = ["a%example.net", "example.net!b", "c@example.net.", '"d%example.net"',
+               "e%example.net@gateway.test", "f@example.net@"]
+    inside = ["a@contoso.com.", '"b"@contoso.com', "c%contoso.com", "d%contoso.com@gateway.test"]
+    assert as_written(postfix, flow.SENDER, outside + inside) == [250] * 12
+    assert [row["used"] for row in flow.status(lab)["milter"]["limits"]] == [len(outside)]
+
+
 def test_exempt_recipients_only_reduce_the_count(lab):
     """One exempt recipient does not let the others through."""
     postfix = gateway(lab, limits={"flood": limit(

@@ -167,6 +167,40 @@ def test_cron_of_a_default_debian_host(lab):
     lab.milter.wait_log(qid + r": rewrite .*from=<root@srv01> header_from=root@srv01")
 
 
+def used(lab):
+    return flow.status(lab)["milter"]["mailboxes"][0]["used"]
+
+
+def test_null_client(lab):
+    """Not even its own name is local: cron's mail to root leaves too, and must be Microsoft's."""
+    postfix = gateway(lab, "rewrite", send_as=[], main={
+        "mydestination": "", "local_transport": "error:none"}, limits={
+            "all": {"per": "everyone", "count": "messages", "max": 1, "window": "24h"}})
+    qid = postfix.submit(["root"], sender="root", body="From: root (Cron Daemon)\n\nx\n")
+    postfix.wait_status(qid, "sent")
+    envelope, message = arrived(lab)
+    assert (envelope, message["From"]) == ("relay@contoso.com", "Cron Daemon <relay@contoso.com>")
+    assert used(lab) == 1
+    qid = postfix.submit(["ops@gateway.test"], sender="root")
+    postfix.wait_log(qid + ": milter-reject: .*limit all: 1 of 1 messages used")
+
+
+def test_local_mail_of_a_default_debian_host(lab):
+    """What stays on the machine is no business of a mailbox, however it is written."""
+    postfix = gateway(lab, "rewrite", send_as=[], main={
+        "mydestination": "$myhostname, srv01, localhost.lan, , localhost"})
+    for name in ("root", "root@gateway.test", "root@srv01", "root@localhost.lan",
+                 '"root"@LOCALHOST.', "root%localhost@gateway.test"):
+        qid = postfix.submit([name], sender="root")
+        postfix.wait_status(qid, "sent")
+    assert used(lab) == 0 and "rewrite" not in lab.milter.log()
+    for n, name in enumerate(["a@localhost.example.net", "a%example.net@gateway.test",
+                              "example.net!a@localhost"], 1):
+        postfix.wait_status(postfix.submit([name], sender="root"), "sent")
+        assert used(lab) == n, name
+    assert {m["from"] for m in lab.sim.messages()} == {"relay@contoso.com"}
+
+
 def test_cron_is_refused_with_the_line_to_add(lab):
     postfix = gateway(lab, "reject", main={
         "myorigin": procs.write(lab.folder + "/mailname", "srv01\n"),

@@ -60,6 +60,7 @@ def busy(_lab, box):
             sender_dependent_relayhost_maps="texthash:%s/relays" % box.config,
             smtpd_milters="inet:127.0.0.1:8891, unix:/run/rspamd/milter",
             non_smtpd_milters="$smtpd_milters", milter_default_action="accept",
+            milter_macro_defaults="{auth_type}=plain",
             import_environment="MAIL_CONFIG TZ LANG=C SASL_PATH=/opt/sasl2:/usr/lib/sasl2")
 
 
@@ -218,6 +219,8 @@ def test_what_is_there_stays(lab):
         "{ unix:relay365m/milter, default_action=tempfail }")
     assert value(box, "non_smtpd_milters") == "$smtpd_milters"
     assert value(box, "milter_default_action") == "accept", "for the others"
+    assert value(box, "milter_macro_defaults") == (
+        "{auth_type}=plain, { {relay365_local} = $mydestination $virtual_mailbox_domains }")
     assert value(box, "default_transport") == "smtp"
     path = value(box, "import_environment")
     assert re.fullmatch(r"MAIL_CONFIG TZ LANG=C SASL_PATH=\S+/relay365/sasl2:"

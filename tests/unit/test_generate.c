@@ -209,6 +209,8 @@ static void test_main(void **state)
 		{"default_transport", "relay365-relay:[smtp.office365.com]:587", false},
 		{"smtpd_milters", "unix:relay365m/milter", true},
 		{"non_smtpd_milters", "unix:relay365m/milter", true},
+		{"milter_macro_defaults",
+		 "{ {relay365_local} = $mydestination $virtual_mailbox_domains }", true},
 		{"relay365-relay_destination_concurrency_limit", "3", false},
 		{"relay365-relay_initial_destination_concurrency", "3", false},
 		{"relay365-relay_destination_recipient_limit", "475", false},
