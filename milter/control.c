@@ -4,16 +4,19 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/plain.h"
 #include "base/sock.h"
 #include "base/xalloc.h"
 #include "milter/fullest.h"
 #include "milter/milter.h"
 #include "conf/conf_reload.h"
 #include "proto/control.h"
+#include "proto/json_text.h"
 #include "proto/json_time.h"
 #include "quota/limits.h"
 #include "quota/locks_control.h"
 
+#include <strings.h>
 #include <unistd.h>
 
 struct milter_control {
@@ -71,7 +74,7 @@ static void add_limits(cJSON *to, struct quota *quota, const struct conf *conf)
 			(void)cJSON_AddStringToObject(item, "per", policy_per_name(limit->per));
 			(void)cJSON_AddStringToObject(item, "count",
 						      policy_count_name(limit->count));
-			(void)cJSON_AddStringToObject(item, "key", key->name);
+			json_add_text(item, "key", key->name);
 			add_use(item, key->used, key->reserved, key->room_at_wall_ms, limit->max,
 				limit->window_ms);
 			(void)cJSON_AddStringToObject(item, "action",
@@ -141,7 +144,7 @@ static cJSON *limit_json(const struct conf *conf, const struct quota_limit *limi
 	for (size_t i = 0; i < found->count && i < TOP_KEYS && found->key[i].used > 0; i++) {
 		cJSON *item = cJSON_CreateObject();
 
-		(void)cJSON_AddStringToObject(item, "key", found->key[i].name);
+		json_add_text(item, "key", found->key[i].name);
 		(void)cJSON_AddNumberToObject(item, "used", (double)found->key[i].used);
 		json_add_time(item, "room_at", found->key[i].room_at_wall_ms);
 		(void)cJSON_AddItemToArray(keys, item);
@@ -245,7 +248,7 @@ static void add_reset(void *arg, const struct quota_row *row)
 
 	(void)cJSON_AddStringToObject(item, "limit", row->limit->name);
 	(void)cJSON_AddStringToObject(item, "per", policy_per_name(row->limit->per));
-	(void)cJSON_AddStringToObject(item, "key", row->key);
+	json_add_text(item, "key", row->key);
 	(void)cJSON_AddNumberToObject(item, "used", (double)row->used);
 	(void)cJSON_AddItemToArray(arg, item);
 	log_begin(&line, EV_RESET, NULL);
@@ -265,6 +268,7 @@ static int read_reset_key(const struct conf *conf, const struct kv_message *requ
 		enum quota_per per;
 	} kinds[] = {{LOCK_MAILBOX, QUOTA_PER_MAILBOX}, {LOCK_SOURCE, QUOTA_PER_SOURCE}};
 	const struct conf_mailbox *mailbox = NULL;
+	char given[LOCK_KEY_MAX + 1];
 
 	if (kv_copy(request, "key", key_r, LOCK_KEY_MAX + 1) <= 0)
 		return err_set(err, ERR_PERM, "key is missing or longer than %d bytes",
@@ -280,8 +284,12 @@ static int read_reset_key(const struct conf *conf, const struct kv_message *requ
 	}
 	if (*per_r != QUOTA_PER_SOURCE)
 		mailbox = conf_mailbox_by_name(conf, key_r, strlen(key_r));
-	if (mailbox != NULL)
+	if (mailbox != NULL) {
 		(void)snprintf(key_r, LOCK_KEY_MAX + 1, "%s", mailbox->address);
+	} else {
+		(void)snprintf(given, sizeof(given), "%s", key_r);
+		conf_client_text(given, key_r, LOCK_KEY_MAX + 1);
+	}
 	return 0;
 }
 
@@ -324,6 +332,40 @@ static int read_reset_limit(const struct conf *conf, const struct kv_message *re
 	return result;
 }
 
+/* Keys that are shown as this one. */
+struct likeness {
+	const char *shown;
+	char **key;
+	size_t count;
+};
+
+static void find_likeness(void *arg, const struct quota_row *row)
+{
+	struct likeness *likeness = arg;
+	char shown[QUOTA_KEY_MAX + 1];
+
+	(void)snprintf(shown, sizeof(shown), "%s", row->key);
+	if (strcasecmp(plain(shown), likeness->shown) != 0 || strcmp(shown, row->key) == 0)
+		return;
+	likeness->key = xreallocarray(likeness->key, likeness->count + 1, sizeof(*likeness->key));
+	likeness->key[likeness->count++] = xstrdup(row->key);
+}
+
+/* A sender may have put into its address what can't be shown, and so not be asked for. */
+static void reset_likenesses(struct quota *quota, const char *limit, int per, const char *shown,
+			     cJSON *counters)
+{
+	struct likeness likeness = {.shown = shown};
+
+	if (strpbrk(shown, "? ") != NULL)
+		quota_each(quota, find_likeness, &likeness);
+	for (size_t i = 0; i < likeness.count; i++) {
+		(void)quota_reset(quota, limit, per, likeness.key[i], add_reset, counters);
+		free(likeness.key[i]);
+	}
+	free(likeness.key);
+}
+
 static int verb_reset(void *context, const struct kv_message *request, cJSON **json_r,
 		      struct err *err)
 {
@@ -331,14 +373,18 @@ static int verb_reset(void *context, const struct kv_message *request, cJSON **j
 	struct live_conf *live = live_get(control->live);
 	char key[LOCK_KEY_MAX + 1], limit[QUOTA_NAME_MAX + 1];
 	int per = -1, result = read_reset_key(live_conf(live), request, key, &per, err);
+	const char *one;
+	cJSON *counters;
 
 	if (result == 0)
 		result = read_reset_limit(live_conf(live), request, limit, err);
 	if (result == 0) {
+		one = limit[0] == '\0' ? NULL : limit;
 		*json_r = cJSON_CreateObject();
 		(void)cJSON_AddStringToObject(*json_r, "ledger", "accepted");
-		(void)quota_reset(control->quota, limit[0] == '\0' ? NULL : limit, per, key,
-				  add_reset, cJSON_AddArrayToObject(*json_r, "counters"));
+		counters = cJSON_AddArrayToObject(*json_r, "counters");
+		(void)quota_reset(control->quota, one, per, key, add_reset, counters);
+		reset_likenesses(control->quota, one, per, key, counters);
 	}
 	live_put(&live);
 	return result;

@@ -4,8 +4,10 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/plain.h"
 #include "base/xalloc.h"
 #include "milter/replies.h"
+#include "proto/json_text.h"
 #include "proto/json_time.h"
 
 enum { TICK_MS = 1000, TOP_SOURCES = 3, RUNAWAYS_TOLD = 20, USE_TEXT = 480 };
@@ -106,6 +108,7 @@ static void limit_id(const struct quota_incident *incident, char id[ALARM_ID_MAX
 {
 	(void)snprintf(id, ALARM_ID_MAX + 1, LIMIT_ID "%s/%.130s", incident->limit,
 		       incident->key);
+	(void)plain(id);
 }
 
 static void alarm_limit(const struct quota_incident *incident, const char *top)
@@ -160,6 +163,7 @@ static void tell_limits(struct incidents *incidents, const struct conf *conf)
 static void runaway_id(const struct usage_row *row, char id[ALARM_ID_MAX + 1])
 {
 	(void)snprintf(id, ALARM_ID_MAX + 1, RUNAWAY_ID "%.150s", row->source);
+	(void)plain(id);
 }
 
 static void raise_runaway(const struct usage_row *row)
@@ -296,7 +300,7 @@ static cJSON *limit_status(const struct incidents *incidents, const struct conf 
 
 	add_number(item, incident->number);
 	(void)cJSON_AddStringToObject(item, "limit", incident->limit);
-	(void)cJSON_AddStringToObject(item, "key", incident->key);
+	json_add_text(item, "key", incident->key);
 	(void)cJSON_AddNumberToObject(item, "percent", incident->percent);
 	(void)cJSON_AddNumberToObject(item, "used", (double)incident->used);
 	(void)cJSON_AddNumberToObject(item, "max", (double)incident->max);
@@ -308,7 +312,7 @@ static cJSON *limit_status(const struct incidents *incidents, const struct conf 
 	for (size_t i = 0; i < count; i++) {
 		cJSON *source = cJSON_CreateObject();
 
-		(void)cJSON_AddStringToObject(source, "source", top[i].source);
+		json_add_text(source, "source", top[i].source);
 		(void)cJSON_AddNumberToObject(source, "recipients", (double)top[i].recipients);
 		(void)cJSON_AddItemToArray(sources, source);
 	}
@@ -333,7 +337,7 @@ void incidents_status(const struct incidents *incidents, cJSON *status)
 		cJSON *item = cJSON_CreateObject();
 
 		add_number(item, row[i].incident);
-		(void)cJSON_AddStringToObject(item, "source", row[i].source);
+		json_add_text(item, "source", row[i].source);
 		(void)cJSON_AddNumberToObject(item, "hour", (double)row[i].recipients);
 		(void)cJSON_AddNumberToObject(item, "usual", (double)row[i].usual);
 		json_add_time(item, "since", row[i].since_wall_ms);

@@ -1,6 +1,7 @@
 #include "milter/replies.h"
 
 #include "base/clock.h"
+#include "base/plain.h"
 
 enum { KEY_SHOWN = 254, WINDOW_TEXT = 32, NAME_TEXT = QUOTA_NAME_MAX + 16, SENDER_SHOWN = 100 };
 
@@ -71,6 +72,7 @@ void reply_use(const struct quota_verdict *verdict, char *out, size_t cap)
 		       unit_text(verdict->count), window_text(verdict->window_ms, window),
 		       name_text(verdict, name),
 		       verdict->cap < verdict->max ? ", the rest is kept for priority mail" : "");
+	(void)plain(out);
 }
 
 static void never_text(const struct quota_verdict *verdict, struct reply *reply)

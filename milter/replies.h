@@ -55,7 +55,7 @@ void reply_no_hold(const struct quota_verdict *verdict, int64_t now_wall_ms,
 /* 451 4.7.1: the same for a source that runs away. */
 void reply_no_quarantine(const char *source, struct reply *reply_r);
 
-/* "relay@contoso.com: 9500 of 9500 recipients used in 24 h", for a reply or a hold's reason. */
+/* "relay@contoso.com: 9500 of 9500 recipients used in 24 h", fit to be shown (base/plain.h). */
 void reply_use(const struct quota_verdict *verdict, char *out, size_t cap);
 
 /* An incident's number as people see it, "a1f3"; returns out. */

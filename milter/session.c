@@ -1,6 +1,7 @@
 #include "milter/session.h"
 
 #include "base/clock.h"
+#include "base/plain.h"
 #include "base/xalloc.h"
 #include "milter/session_private.h"
 #include "quota/limits.h"
@@ -520,6 +521,7 @@ static enum session_result hold_runaway(struct session *session, bool can_hold,
 		"most",
 		session->source, (long long)session->hour.recipients,
 		(long long)session->hour.usual);
+	(void)plain(outcome->reason);
 	session_log_runaway(session, EV_HOLD);
 	return SESSION_HOLD;
 }

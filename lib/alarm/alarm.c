@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/plain.h"
 #include "base/xalloc.h"
 #include "proto/json_time.h"
 
@@ -277,6 +278,7 @@ void alarm_raise(const char *id, int level, const char *what, const char *action
 			incident->since_wall_ms = clock_wall_ms();
 		incident->level = level;
 		(void)snprintf(incident->what, sizeof(incident->what), "%s", what);
+		(void)plain(incident->what);
 		(void)snprintf(incident->action, sizeof(incident->action), "%s", action);
 		look_after_all();
 	}

@@ -40,7 +40,8 @@ void alarms_close(void);
 
 /*
  * level: 1 and up. what is a sentence that says what is wrong, action one that
- * says what to do; both without their full stop.
+ * says what to do; both without their full stop. what is made plain
+ * (base/plain.h); an id must be.
  */
 void alarm_raise(const char *id, int level, const char *what, const char *action);
 

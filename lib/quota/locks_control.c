@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "proto/json_text.h"
 #include "proto/json_time.h"
 
 enum { SECONDS_MAX = 366 * 24 * 3600 };
@@ -10,8 +11,8 @@ static cJSON *to_json(const struct lock *lock)
 {
 	cJSON *json = cJSON_CreateObject();
 
-	(void)cJSON_AddStringToObject(json, "key", lock->key);
-	(void)cJSON_AddStringToObject(json, "reason", lock->reason);
+	json_add_text(json, "key", lock->key);
+	json_add_text(json, "reason", lock->reason);
 	(void)cJSON_AddStringToObject(json, "by", lock->by);
 	json_add_time(json, "since", lock->since_wall_ms);
 	json_add_time(json, "until", lock->until_wall_ms);
@@ -94,7 +95,7 @@ int locks_control_unlock(struct locks *locks, const struct conf *conf,
 		log_end(&line);
 	}
 	*json_r = cJSON_CreateObject();
-	(void)cJSON_AddStringToObject(*json_r, "key", key);
+	json_add_text(*json_r, "key", key);
 	(void)cJSON_AddBoolToObject(*json_r, "was_locked", removed > 0);
 	return 0;
 }

@@ -35,6 +35,20 @@ def reset(lab, *args):
     return daemon, told
 
 
+def test_a_key_that_no_terminal_should_see(lab):
+    """A sender's control characters are not shown, and what is shown names the key."""
+    letters = started(lab)
+    for sender in ('"\x1b[2JAll is well"@contoso.com', '"\x07[2JAll is well"@contoso.com'):
+        assert letters.postfix.send(sender, ["a@example.net"], xclient=CRM).ok
+    shown = '"?[2jall is well"@contoso.com'
+    for told in (lab.relay365("--json", "status").stdout, lab.relay365("--json", "limits").stdout):
+        assert told.count(json.dumps(shown)) == 2 and "\\u00" not in told, told
+    _daemon, told = reset(lab, shown)
+    assert [(c["limit"], c["key"], c["used"]) for c in told["counters"]] == [
+        ("per-sender", shown, 1)] * 2
+    assert used(lab)["per-sender", shown] == 0
+
+
 def test_accepted(lab):
     letters = started(lab)
     for who in (ERP, CRM):
