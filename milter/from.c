@@ -114,38 +114,24 @@ static int put(char *out, const char *text, size_t len)
 	return 0;
 }
 
-/* Whether quotes around this word, or a backslash in it, change nothing. */
-static bool is_plain_word(const char *text, size_t len)
-{
-	for (size_t i = 0; i < len; i++) {
-		i += text[i] == '\\' && i + 1 < len;
-		if (!is_atext(text[i]) && text[i] != '.')
-			return false;
-	}
-	return true;
-}
-
-/* A word of a local part or domain, quoted or not: as plainly as it can be written. */
-static int put_word(const struct scan *scan, char *out, const char *text, size_t len)
+/* A word, quoted or not: what it means. */
+static int put_word(char *out, const char *text, size_t len)
 {
 	size_t edge = text[0] == '"' ? 1 : 0;
-	bool plain = is_plain_word(text + edge, len - 2 * edge) && len > 2 * edge;
-	int result = plain ? 0 : put(out, "\"", 1);
 
-	if (len == 2 * edge && !scan->envelope)
-		return -1;
-	for (size_t i = edge; i < len - edge && result == 0; i++) {
+	for (size_t i = edge; i < len - edge; i++) {
 		i += text[i] == '\\' && i + 1 < len - edge;
-		if (text[i] == '"' || text[i] == '\\')
-			result = put(out, "\\", 1);
-		if (result == 0)
-			result = put(out, text + i, 1);
+		if (put(out, text + i, 1) < 0)
+			return -1;
 	}
-	return plain || result < 0 ? result : put(out, "\"", 1);
+	return 0;
 }
 
-/* Words with dots between them, which loose white space may surround, into out. */
-static int read_words(struct scan *scan, char *out, bool root_dot)
+/*
+ * Words with dots between them, which loose white space may surround, into out.
+ * Returns 1 when no word follows the last dot, or there is none at all.
+ */
+static int read_words(struct scan *scan, char *out)
 {
 	bool joined = true; /* to the word before by a dot */
 
@@ -156,30 +142,50 @@ static int read_words(struct scan *scan, char *out, bool root_dot)
 			return -1;
 		begin = scan->at;
 		if (begin == scan->end || (*begin != '"' && !is_in_atoms(scan)))
-			break;
+			return joined ? 1 : 0;
 		if (!joined && *begin != '.')
 			return -1; /* two words side by side */
 		if ((*begin == '"' ? skip_quoted(scan) : skip_atoms(scan)) < 0 ||
-		    put_word(scan, out, begin, (size_t)(scan->at - begin)) < 0)
+		    put_word(out, begin, (size_t)(scan->at - begin)) < 0)
 			return -1;
 		joined = scan->at[-1] == '.';
 	}
-	if (joined && root_dot) {
-		size_t len = strlen(out);
+}
 
-		joined = out[len - 1] != '.' || strchr(".@", out[len - 2]) != NULL;
-		if (!joined)
-			out[len - 1] = '\0';
-	}
-	return joined ? -1 : 0;
+static bool is_atoms(const char *text)
+{
+	for (; *text != '\0'; text++)
+		if (!is_atext(*text) && *text != '.')
+			return false;
+	return true;
+}
+
+/* In quotes where it needs them. */
+static int put_local(char *out, const char *local)
+{
+	size_t len = strlen(local);
+
+	if (len > 0 && local[0] != '.' && local[len - 1] != '.' && is_atoms(local))
+		return put(out, local, len);
+	if (put(out, "\"", 1) < 0)
+		return -1;
+	for (; *local != '\0'; local++)
+		if (((*local == '"' || *local == '\\') && put(out, "\\", 1) < 0) ||
+		    put(out, local, 1) < 0)
+			return -1;
+	return put(out, "\"", 1);
 }
 
 static int read_local(struct scan *scan, char *out)
 {
-	/* Postfix takes a local part that is not there for an empty one. */
-	if (scan->envelope && is_next(scan, '@'))
-		return put(out, "\"\"", 2);
-	return read_words(scan, out, false);
+	char local[FROM_ADDRESS_MAX + 1] = "";
+	bool nothing = !is_next(scan, '"') && !is_next(scan, '@');
+	int result = read_words(scan, local);
+
+	nothing = nothing && local[0] == '\0';
+	if (result < 0 || nothing || ((result > 0 || local[0] == '\0') && !scan->envelope))
+		return -1;
+	return put_local(out, local);
 }
 
 static int read_literal(struct scan *scan, char *out)
@@ -200,7 +206,10 @@ static int read_literal(struct scan *scan, char *out)
 /* From "@" on. */
 static int read_domain(struct scan *scan, char *out)
 {
+	char domain[FROM_ADDRESS_MAX + 1] = "";
 	const char *at = scan->at++;
+	size_t len;
+	int result;
 
 	if (skip_space(scan) < 0)
 		return -1;
@@ -212,7 +221,15 @@ static int read_domain(struct scan *scan, char *out)
 		return read_literal(scan, out);
 	if (is_next(scan, '"') && !scan->envelope)
 		return -1;
-	return read_words(scan, out, scan->envelope);
+	result = read_words(scan, domain);
+	len = strlen(domain);
+	if (result > 0 && scan->envelope && len > 0) {
+		domain[--len] = '\0'; /* the root's dot */
+		result = 0;
+	}
+	if (result != 0 || len == 0 || domain[len - 1] == '.' || !is_atoms(domain))
+		return -1;
+	return put(out, domain, len);
 }
 
 /* "a@b", with routes before it perhaps: "@x,@y:a@b". */

@@ -11,8 +11,8 @@ static bool is_plain(const char *address, size_t len)
 
 	if (len == 0)
 		return true;
-	return at != NULL && at > address && at + 1 < end && end[-1] != '.' &&
-	       memchr(at + 1, '@', (size_t)(end - at - 1)) == NULL &&
+	return at != NULL && at > address && at + 1 < end && end[-1] != '.' && at[-1] != '.' &&
+	       address[0] != '.' && memchr(at + 1, '@', (size_t)(end - at - 1)) == NULL &&
 	       strcspn(address, "\"\\()<>[]:;, \t") >= len;
 }
 
