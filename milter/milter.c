@@ -16,7 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { WHERE_MAX = 256, BACKLOG = 1024 };
+enum { WHERE_MAX = 256, BACKLOG = 1024, LOCAL_TEXT = 600 };
 
 /* What was agreed with the MTA, in a word that also outlives a session. */
 enum {
@@ -138,7 +138,7 @@ static sfsistat on_negotiate(SMFICTX *ctx, unsigned long actions, unsigned long 
 		away |= SMFIP_NOCONNECT;
 		agreed |= BY_MACROS;
 		want_macros(ctx, SMFIM_ENVFROM,
-			    "i v {auth_authen} {client_addr} " CONF_LOCAL_MACRO);
+			    "i j v {auth_authen} {client_addr} " CONF_LOCAL_MACRO);
 		want_rcpt_macros(ctx, live_conf(live), &agreed);
 		want_macros(ctx, SMFIM_EOM, "i");
 	}
@@ -253,16 +253,35 @@ static bool needs_local(const struct connection *c, const char *recipient)
 	       (at != NULL && strchr(at + 1, '@') != NULL);
 }
 
+/*
+ * The domains that stay on the MTA's machine. A Postfix that is not told to tell them is
+ * taken to keep Debian's default: its own name, localhost, and that in its domain.
+ */
+static const char *local_domains(SMFICTX *ctx, char text[LOCAL_TEXT])
+{
+	const char *local = macro(ctx, CONF_LOCAL_MACRO), *host;
+
+	if (local != NULL)
+		return local;
+	host = macro(ctx, "j");
+	if (host == NULL)
+		return NULL;
+	(void)snprintf(text, LOCAL_TEXT, "%.255s localhost localhost%.255s", host,
+		       host + strcspn(host, "."));
+	return text;
+}
+
 static sfsistat on_rcpt(SMFICTX *ctx, char **argv)
 {
 	struct connection *c = connection_of(ctx);
 	bool hostless = (c->agreed & HOSTLESS) != 0;
+	char local[LOCAL_TEXT];
 	struct session_rcpt rcpt = {
 		.recipient = argv[0],
 		.mailer = macro(ctx, "{rcpt_mailer}"),
 		.host = hostless ? NULL : macro(ctx, "{rcpt_host}"),
 		.hostless = hostless,
-		.local = needs_local(c, argv[0]) ? macro(ctx, CONF_LOCAL_MACRO) : NULL,
+		.local = needs_local(c, argv[0]) ? local_domains(ctx, local) : NULL,
 		.queue_id = c->knows_id ? NULL : macro(ctx, "i"),
 	};
 	struct reply reply;

@@ -6,6 +6,7 @@
 #include "postfix/generate.h"
 
 #include <ctype.h>
+#include <strings.h>
 
 #define APPLY "run relay365 setup postfix --apply"
 
@@ -146,6 +147,29 @@ static void check_milter_path(const struct checking *check)
 			       "directory");
 }
 
+static bool is_word(const char *word, size_t len, const char *text)
+{
+	return strlen(text) == len && strncasecmp(word, text, len) == 0;
+}
+
+/* Whether these are what the milter takes for local where nobody tells it. */
+static bool are_usual(const char *host, const char *domains)
+{
+	char *localhost = xasprintf("localhost%s", host + strcspn(host, "."));
+	bool usual = true, has_host = false;
+	size_t len;
+
+	for (; usual && *domains != '\0'; domains += len) {
+		domains += strspn(domains, ", \t");
+		len = strcspn(domains, ", \t");
+		has_host = has_host || is_word(domains, len, host);
+		usual = len == 0 || is_word(domains, len, host) ||
+			is_word(domains, len, "localhost") || is_word(domains, len, localhost);
+	}
+	free(localhost);
+	return usual && has_host;
+}
+
 /*
  * For mail from sendmail(1) the milter is told no transport: what is local it
  * knows by a macro, and where that mail comes from also by the version.
@@ -154,20 +178,28 @@ static void check_local(const struct checking *check)
 {
 	char *macros = facts_value(check->facts->expanded, "milter_macro_defaults");
 	char *version = facts_value(check->facts->expanded, "milter_macro_v");
+	char *host = facts_value(check->facts->expanded, "myhostname");
+	char *local = facts_value(check->facts->expanded, "mydestination");
+	char *hosted = facts_value(check->facts->expanded, "virtual_mailbox_domains");
+	bool told = strstr(macros, CONF_LOCAL_MACRO) != NULL;
 
-	if (strstr(macros, CONF_LOCAL_MACRO) == NULL && isdigit((unsigned char)version[0]))
+	if (!told && isdigit((unsigned char)version[0]))
 		find(check, CHECK_FAULT,
 		     xasprintf("milter_macro_defaults has no " CONF_LOCAL_MACRO ", and "
 			       "milter_macro_v = %s begins as Sendmail's does: mail from "
 			       "sendmail(1) is not counted",
 			       version),
 		     APPLY);
-	else if (strstr(macros, CONF_LOCAL_MACRO) == NULL)
+	else if (!told && (hosted[0] != '\0' || !are_usual(host, local)))
 		find(check, CHECK_WARNING,
-		     xasprintf("milter_macro_defaults has no " CONF_LOCAL_MACRO ": mail from "
-			       "sendmail(1) is counted, and its sender judged, though it stays "
-			       "on this machine"),
+		     xasprintf("milter_macro_defaults has no " CONF_LOCAL_MACRO ": of mail from "
+			       "sendmail(1), what goes to %s or localhost is taken to stay on "
+			       "this machine, and what goes elsewhere to leave it",
+			       host),
 		     APPLY);
+	free(hosted);
+	free(local);
+	free(host);
 	free(version);
 	free(macros);
 }

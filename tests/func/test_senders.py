@@ -185,6 +185,17 @@ def test_null_client(lab):
     postfix.wait_log(qid + ": milter-reject: .*limit all: 1 of 1 messages used")
 
 
+def test_local_mail_without_setup(lab):
+    """A Postfix that was wired by hand does not tell its domains: Debian's default is assumed."""
+    postfix = gateway(lab, "reject", main={
+        "mydestination": "$myhostname, localhost.test, localhost", "milter_macro_defaults": ""})
+    for name in ("root", "root@gateway.test", "root@localhost.test", "root@localhost"):
+        postfix.wait_status(postfix.submit([name], sender="root"), "sent")
+    assert used(lab) == 0
+    qid = postfix.submit(["a@localhost.example.net"], sender="root")
+    postfix.wait_log(qid + ": milter-reject: END-OF-MESSAGE .*")
+
+
 def test_local_mail_of_a_default_debian_host(lab):
     """What stays on the machine is no business of a mailbox, however it is written."""
     postfix = gateway(lab, "rewrite", send_as=[], main={
