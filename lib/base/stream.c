@@ -64,6 +64,11 @@ static void close_soon(struct stream *stream)
 		loop_timer_in(stream->server->loop, &stream->reap, 0);
 }
 
+static unsigned int wanted(const struct stream *stream)
+{
+	return (stream->heard ? 0u : LOOP_READ) | (stream->out.len > 0 ? LOOP_WRITE : 0u);
+}
+
 /* Returns -1 when the peer is gone. */
 static int write_out(struct stream *stream)
 {
@@ -79,7 +84,7 @@ static int write_out(struct stream *stream)
 			return -1;
 		buf_consume(&stream->out, (size_t)n);
 	}
-	loop_want(&stream->watch, LOOP_READ | (stream->out.len > 0 ? LOOP_WRITE : 0u));
+	loop_want(&stream->watch, wanted(stream));
 	return 0;
 }
 
@@ -155,7 +160,13 @@ static void on_ready(struct loop_fd *watch, unsigned int events)
 			ops->received(stream);
 	}
 	stream->busy = false;
-	if (stream->dead || end != 0)
+	if (end > 0 && stream->ending && !(events & LOOP_HANGUP)) { /* it still listens */
+		stream->heard = true;
+		loop_want(&stream->watch, wanted(stream));
+	} else if (end != 0) {
+		stream->dead = true;
+	}
+	if (stream->dead)
 		destroy(stream);
 }
 

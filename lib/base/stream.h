@@ -30,6 +30,7 @@ struct stream {
 	struct buf out;
 	bool busy;   /* inside a callback */
 	bool ending; /* close when the output is written */
+	bool heard;  /* the peer has ended what it sends, and waits for the output */
 	bool dead;
 	struct stream *next, *prev;
 };

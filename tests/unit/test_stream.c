@@ -310,6 +310,25 @@ static void test_too_much_unread(void **state)
 	stream_server_free(&served.server);
 }
 
+/* Who has said all and still listens hears all, if the stream ends with that. */
+static void test_half_closed_reader(void **state)
+{
+	bool ended;
+
+	(void)state;
+	serve("s");
+	for (unsigned int i = 0; i < 2; i++) {
+		int fd = dial("s");
+
+		assert_int_equal(send(fd, i == 0 ? "end\n" : "big\n", 4, MSG_NOSIGNAL), 4);
+		assert_int_equal(shutdown(fd, SHUT_WR), 0);
+		turn();
+		assert_int_equal(hear(fd, NULL, 0, &ended) == BIG, i == 0);
+		(void)close(fd);
+	}
+	stream_server_free(&served.server);
+}
+
 static void test_slow_reader(void **state)
 {
 	char first[8];
@@ -564,6 +583,7 @@ int main(void)
 		LOOPED(test_peer_closes_midway),
 		LOOPED(test_send_to_the_gone),
 		LOOPED(test_too_much_unread),
+		LOOPED(test_half_closed_reader),
 		LOOPED(test_slow_reader),
 		LOOPED(test_end_after_output),
 		LOOPED(test_close_in_callbacks),
