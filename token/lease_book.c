@@ -15,6 +15,8 @@ struct page {
 	_Atomic int32_t pid; /* 0: free; written last, so that a half-written page is free */
 	int32_t recipients;
 	int32_t shared;
+	int32_t told;
+	char name[LEASE_NAME_SIZE + 3];
 	char address[332];
 };
 
@@ -79,12 +81,13 @@ void lease_book_each_left(struct lease_book *book,
 {
 	for (int i = 0; i < LEASE_BOOK_PAGES; i++) {
 		struct page *page = &book->image->page[i];
-		const struct lease_entry entry = {page->address, page->pid, page->recipients,
-						  page->shared != 0};
+		struct lease_entry entry = {page->address,     page->pid,	page->recipients,
+					    page->shared != 0, page->told != 0, ""};
 
 		if (entry.pid == 0)
 			continue;
 		page->address[sizeof(page->address) - 1] = '\0';
+		memcpy(entry.name, page->name, sizeof(entry.name) - 1);
 		if (entry.pid > 0 && lives(entry.pid))
 			each(arg, &entry, i);
 		else
@@ -103,11 +106,19 @@ int lease_book_add(struct lease_book *book, const struct lease_entry *entry)
 		(void)snprintf(page->address, sizeof(page->address), "%s", entry->address);
 		page->recipients = entry->recipients;
 		page->shared = entry->shared;
+		page->told = entry->told;
+		(void)snprintf(page->name, sizeof(page->name), "%s", entry->name);
 		page->pid = entry->pid;
 		book->next = (at + 1) % LEASE_BOOK_PAGES;
 		return at;
 	}
 	return -1;
+}
+
+void lease_book_tell(struct lease_book *book, int page)
+{
+	if (page >= 0)
+		book->image->page[page].told = true;
 }
 
 void lease_book_freeze(struct lease_book *book)

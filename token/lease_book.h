@@ -15,6 +15,8 @@
 #define LEASE_BOOK_PAGES \
 	4096 /* leases that can be open at once in all; more are not written down */
 
+#define LEASE_NAME_SIZE 17 /* bytes of a lease's name: hexadecimal digits and the NUL */
+
 struct lease_book;
 
 /* Maps FILE, making it when it is missing or of another format. */
@@ -27,6 +29,9 @@ struct lease_entry {
 	pid_t pid;	     /* who holds it */
 	int recipients;	     /* that it may deliver */
 	bool shared; /* the process holds several; one that asks anew has not ended this */
+	bool told;   /* that its message was delivered is counted */
+	char name[LEASE_NAME_SIZE]; /* what the process calls it, also when it tells another
+				       tokend */
 };
 
 /* Calls each for what an earlier process left open by a peer that still lives; forgets the rest.
@@ -37,6 +42,9 @@ void lease_book_each_left(struct lease_book *book,
 
 /* Writes a lease down. Returns its page, or -1 when the book is full. */
 int lease_book_add(struct lease_book *book, const struct lease_entry *entry);
+
+/* Writes down that its message is counted; -1 is fine. */
+void lease_book_tell(struct lease_book *book, int page);
 
 /* From now on nothing is struck out: who holds a lease goes on sending when we end. */
 void lease_book_freeze(struct lease_book *book);

@@ -6,8 +6,7 @@
 #include "base/log.h"
 #include "base/xalloc.h"
 
-#include <errno.h>
-#include <signal.h>
+#include <sys/random.h>
 
 /* Grants are this much further apart than the limit asks, since the network moves them. */
 enum { PACE_MARGIN_PERCENT = 3 };
@@ -25,8 +24,8 @@ struct lease {
 	pid_t pid;
 	int recipients;
 	bool priority;
-	bool shared; /* as in the book */
-	int page;    /* in the book, while open */
+	bool shared;	   /* as in the book */
+	struct slot *slot; /* while open, unless its end was told by name */
 	int64_t until_boot_ms;
 	struct identity_waiter waiter;
 	void (*decided)(void *arg, const struct lease_answer *answer);
@@ -101,7 +100,7 @@ static void log_lease(const struct mailbox *mailbox, const char *result, const c
 static void refuse(struct lease *lease, const char *reason, int64_t retry_after_ms)
 {
 	struct mailbox *mailbox = lease->mailbox;
-	const struct lease_answer answer = {NULL, reason, retry_after_ms};
+	const struct lease_answer answer = {NULL, NULL, reason, retry_after_ms};
 
 	lease->state = LEASE_REFUSED;
 	mailbox->refused++;
@@ -118,16 +117,28 @@ static int64_t spacing(const struct conf_mailbox *conf)
 	return ms + ms * PACE_MARGIN_PERCENT / 100;
 }
 
+/* A name that no lease of this or another tokend has. */
+static void name_lease(char name[LEASE_NAME_SIZE])
+{
+	uint64_t number;
+
+	name[0] = '\0'; /* none is fine: who has none can't tell of it by name */
+	if (getrandom(&number, sizeof(number), 0) == (ssize_t)sizeof(number))
+		(void)snprintf(name, LEASE_NAME_SIZE, "%016llx", (unsigned long long)number);
+}
+
 static void grant(struct lease *lease, const struct identity_token *token)
 {
 	struct mailbox *mailbox = lease->mailbox;
-	const struct lease_answer answer = {token, NULL, 0};
-	const struct lease_entry entry = {mailbox->address, lease->pid, lease->recipients,
-					  lease->shared};
+	struct lease_entry entry = {.address = mailbox->address,
+				    .pid = lease->pid,
+				    .recipients = lease->recipients,
+				    .shared = lease->shared};
+	const struct lease_answer answer = {token, entry.name, NULL, 0};
+
+	name_lease(entry.name);
 	lease->state = LEASE_OPEN;
-	lease->page = lease_book_add(mailbox->book, &entry);
-	mailbox->open++;
-	mailbox->reserved += lease->recipients;
+	mailbox_open_slot(mailbox, &entry, &lease->slot);
 	mailbox->granted++;
 	mailbox->problem[0] = '\0';
 	mailbox->next_grant_boot_ms = clock_boot_ms() + spacing(mailbox->conf);
@@ -321,96 +332,6 @@ static void on_token(struct identity_waiter *waiter, const struct identity_token
 	mailbox_pump(mailbox);
 }
 
-/* ---- leases that an earlier tokend granted ---- */
-
-enum { LOOK_AT_LEFT_MS = 1000, LEFT_DELIVERED_MS = 2000 };
-
-struct left {
-	pid_t pid;
-	int recipients;
-	bool shared;
-	int page;
-	int64_t until_boot_ms;
-	struct left *next;
-};
-
-static void close_slot(struct mailbox *mailbox, int page, int recipients)
-{
-	lease_book_strike(mailbox->book, page);
-	mailbox->open--;
-	mailbox->reserved -= recipients;
-}
-
-/*
- * Ends those that are over, and that of a process which asks for a new one: if
- * it never holds two, its session is over.
- */
-static void end_left(struct mailbox *mailbox, pid_t pid)
-{
-	struct left **at = &mailbox->left;
-
-	while (*at != NULL) {
-		struct left *left = *at;
-		bool over = (left->pid == pid && !left->shared) ||
-			    clock_boot_ms() >= left->until_boot_ms ||
-			    (kill(left->pid, 0) < 0 && errno == ESRCH);
-
-		if (!over) {
-			at = &left->next;
-			continue;
-		}
-		*at = left->next;
-		close_slot(mailbox, left->page, left->recipients);
-		free(left);
-	}
-}
-
-static void on_left_timer(struct loop_timer *timer)
-{
-	struct mailbox *mailbox = timer->owner;
-
-	end_left(mailbox, 0);
-	if (mailbox->left != NULL)
-		loop_timer_in(mailbox->loop, timer, LOOK_AT_LEFT_MS);
-	mailbox_pump(mailbox);
-}
-
-/*
- * A session carries one message, and this one is delivered: it ends as soon as
- * the status of its other recipients has been asked for too. The process may
- * then idle for minutes, holding up others. One that holds several leases tells
- * of each message once, so only one ends.
- */
-void mailbox_left_ends(struct mailbox *mailbox, pid_t pid, int recipients)
-{
-	int64_t until_ms = clock_boot_ms() + LEFT_DELIVERED_MS;
-
-	for (struct left *left = mailbox->left; left != NULL; left = left->next) {
-		if (left->pid != pid || left->until_boot_ms <= until_ms ||
-		    (left->shared && left->recipients < recipients))
-			continue;
-		left->until_boot_ms = until_ms;
-		if (left->shared)
-			return;
-	}
-}
-
-void mailbox_add_left(struct mailbox *mailbox, const struct lease_entry *entry, int page)
-{
-	struct left *left = xcalloc(1, sizeof(*left));
-
-	left->pid = entry->pid;
-	left->recipients = entry->recipients;
-	left->shared = entry->shared;
-	left->page = page;
-	left->until_boot_ms = clock_boot_ms() + LEASE_LEFT_MS;
-	left->next = mailbox->left;
-	mailbox->left = left;
-	mailbox->open++;
-	mailbox->reserved += left->recipients;
-	loop_timer_in(mailbox->loop, &mailbox->left_timer, LOOK_AT_LEFT_MS);
-}
-
 /* ---- leases ---- */
 
 struct lease *lease_begin(struct mailbox *mailbox, pid_t pid, int recipients, bool priority,
@@ -432,7 +353,7 @@ struct lease *lease_begin(struct mailbox *mailbox, pid_t pid, int recipients, bo
 	lease->arg = arg;
 	lease->until_boot_ms = clock_boot_ms() + LEASE_WAIT_MS;
 	lease->waiter.done = on_token;
-	end_left(mailbox, pid);
+	mailbox_end_left(mailbox, pid);
 	if (mailbox_is_shut(mailbox, lease->recipients, lease->priority, reason, sizeof(reason),
 			    &retry_ms))
 		refuse(lease, reason, retry_ms);
@@ -453,8 +374,8 @@ void lease_end(struct lease **lease)
 		identity_cancel(&l->waiter);
 	else if (l->state == LEASE_WAITS)
 		dequeue(l);
-	else if (l->state == LEASE_OPEN)
-		close_slot(mailbox, l->page, l->recipients);
+	else if (l->slot != NULL)
+		mailbox_close_slot(mailbox, l->slot);
 	free(l);
 	*lease = NULL;
 	mailbox_pump(mailbox);
@@ -479,7 +400,7 @@ struct mailbox *mailbox_new(const struct mailbox_parts *parts, const struct conf
 	mailbox->loop = parts->loop;
 	mailbox->timer.due = on_timer;
 	mailbox->timer.owner = mailbox;
-	mailbox->left_timer.due = on_left_timer;
+	mailbox->left_timer.due = mailbox_look_at_left;
 	mailbox->left_timer.owner = mailbox;
 	mailbox->book = parts->book;
 	mailbox->locks = parts->locks;
@@ -497,14 +418,7 @@ void mailbox_free(struct mailbox **mailbox)
 	if (*mailbox == NULL)
 		return;
 	loop_timer_stop((*mailbox)->loop, &(*mailbox)->timer);
-	loop_timer_stop((*mailbox)->loop, &(*mailbox)->left_timer);
-	while ((*mailbox)->left != NULL) {
-		struct left *left = (*mailbox)->left;
-
-		/* Not struck out: it may still be sending when the next tokend starts. */
-		(*mailbox)->left = left->next;
-		free(left);
-	}
+	mailbox_forget_slots(*mailbox);
 	free((*mailbox)->address);
 	free(*mailbox);
 	*mailbox = NULL;

@@ -36,6 +36,7 @@ struct lease;
 /* How a lease was decided; strings live until the callback returns. */
 struct lease_answer {
 	const struct identity_token *token; /* NULL: not granted */
+	const char *name;		    /* of the lease, with a token */
 	const char *reason;
 	int64_t retry_after_ms;
 };
@@ -79,26 +80,38 @@ void lease_end(struct lease **lease);
 
 /*
  * A lease that an earlier tokend granted to a process that still lives: it
- * counts as open until that process tells what became of it, asks again (if it
- * holds one only), ends, or LEASE_LEFT_MS pass.
+ * counts as open until that process tells of its end or that its message is
+ * delivered, asks again (if it holds one only), ends, or LEASE_LEFT_MS pass.
  */
 void mailbox_add_left(struct mailbox *mailbox, const struct lease_entry *entry, int page);
 
 /*
  * One that this process holds is about to end, as it has delivered a message,
- * to so many recipients (0: not known).
+ * to so many recipients. For who tells no name.
  */
 void mailbox_left_ends(struct mailbox *mailbox, pid_t pid, int recipients);
+
+/* Ends an open lease, of this or an earlier tokend, by its name; one that is no more is fine. */
+void mailbox_end_lease(struct mailbox *mailbox, const char *name);
+
+/*
+ * Notes that the message of the lease with this name is delivered, if status says
+ * so, and tells whether it was noted before: it counts once however often it is
+ * told while the lease lasts.
+ */
+enum lease_told { LEASE_UNKNOWN, LEASE_TOLD, LEASE_TOLD_BEFORE };
+enum lease_told mailbox_tell(struct mailbox *mailbox, const char *name, const char *status);
 
 /* A token without a slot: for `relay365 token` and other programs that take one. */
 void mailbox_get_token(struct mailbox *mailbox, struct identity_waiter *waiter);
 
 /*
- * The delivery status of recipients, as the MTA is about to record it. Returns
- * true and a better text (same format: "4.7.0 ...") when this one hides its
- * cause. Does not count: see mailbox_count().
+ * The delivery status of so many recipients, as the MTA is about to record it.
+ * Returns true and a better text (same format: "4.7.0 ...") when this one hides
+ * its cause. Does not count what is delivered: see mailbox_count().
  */
-bool mailbox_status(struct mailbox *mailbox, const char *status, char *better_r, size_t cap);
+bool mailbox_status(struct mailbox *mailbox, const char *status, int recipients, char *better_r,
+		    size_t cap);
 
 /*
  * Around the answer to the MTA: the recipients count when their status says

@@ -16,14 +16,14 @@ struct mailbox {
 
 	struct lease *first, *last; /* waiting for a slot, in order of arrival */
 	unsigned int waiting;
-	unsigned int open;
+	unsigned int open;	    /* slots */
 	int64_t reserved;	    /* recipients that the open leases may deliver */
 	int64_t next_grant_boot_ms; /* the pace */
 	struct loop_timer timer;    /* looks at the queue again */
 	bool pumping;
 
-	struct left *left; /* leases of an earlier tokend; in open and reserved too */
-	struct loop_timer left_timer;
+	struct slot *slots;	      /* that are taken, also by leases of an earlier tokend */
+	struct loop_timer left_timer; /* looks whether those are over */
 
 	/* The circuit stands here: after a quota reply of Microsoft's, one try after a while. */
 	struct memo_page *memo;
@@ -52,8 +52,28 @@ const char *mailbox_incident(const struct mailbox *mailbox, char out[MAILBOX_INC
 bool mailbox_is_shut(struct mailbox *mailbox, int64_t need, bool priority, char *reason,
 		     size_t cap, int64_t *retry_ms_r);
 
+/* Whether a status says that a message was delivered; an address probe sends none. */
+bool mailbox_is_delivery(const char *status);
+
 /* Looks at the queue again: something has changed. */
 void mailbox_pump(struct mailbox *mailbox);
+
+/* Takes a slot. *holder is NULL again when the slot is free, whoever ended the lease. */
+void mailbox_open_slot(struct mailbox *mailbox, const struct lease_entry *entry,
+		       struct slot **holder);
+void mailbox_close_slot(struct mailbox *mailbox, struct slot *slot);
+
+/* Before the end; nothing is struck out, as who holds a lease goes on sending. */
+void mailbox_forget_slots(struct mailbox *mailbox);
+
+/*
+ * Ends the leases of an earlier tokend that are over, and that of a process
+ * which asks for a new one: if it never holds two, its session is over.
+ */
+void mailbox_end_left(struct mailbox *mailbox, pid_t pid);
+
+/* left_timer is due. */
+void mailbox_look_at_left(struct loop_timer *timer);
 
 /* Milliseconds until the circuit lets the next try through; 0: now. */
 int64_t mailbox_circuit_left_ms(const struct mailbox *mailbox);

@@ -198,33 +198,34 @@ static bool explain(struct mailbox *mailbox, const char *status, char *better_r,
 	return true;
 }
 
-bool mailbox_status(struct mailbox *mailbox, const char *status, char *better_r, size_t cap)
+bool mailbox_status(struct mailbox *mailbox, const char *status, int recipients, char *better_r,
+		    size_t cap)
 {
 	if (status[0] == '2')
 		return false;
 	if (status[0] == '5')
-		mailbox->bounced++;
+		mailbox->bounced += (unsigned long)recipients;
 	else
-		mailbox->deferred++;
+		mailbox->deferred += (unsigned long)recipients;
 	remember(mailbox, status);
 	return explain(mailbox, status, better_r, cap);
 }
 
-/* 2.1.5 is the answer to an address probe, which sends no message. */
-static bool is_delivery(const char *status)
+/* 2.1.5 is the answer to an address probe. */
+bool mailbox_is_delivery(const char *status)
 {
 	return status[0] == '2' && strncmp(status, "2.1.5", 5) != 0;
 }
 
 void mailbox_announce(struct mailbox *mailbox, const char *status, int recipients)
 {
-	if (is_delivery(status))
+	if (mailbox_is_delivery(status))
 		delivered_announce(mailbox->delivered, recipients);
 }
 
 void mailbox_count(struct mailbox *mailbox, const char *status, int recipients, bool answered)
 {
-	if (!is_delivery(status))
+	if (!mailbox_is_delivery(status))
 		return;
 	if (answered)
 		delivered_add(mailbox->delivered, recipients);

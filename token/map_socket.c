@@ -45,7 +45,7 @@ static void serve(struct stream *stream, const struct socketmap_request *request
 		return;
 	}
 	mailbox_announce(mailbox, status, 1);
-	if (mailbox_status(mailbox, status, better, sizeof(better)))
+	if (mailbox_status(mailbox, status, 1, better, sizeof(better)))
 		answer(stream, "OK", better);
 	else
 		answer(stream, "NOTFOUND", "");

@@ -1,8 +1,9 @@
 /*
  * The token protocol (relay365-token(7)): verb=lease holds a sending slot as
  * long as the connection lives, verb=status tells what became of the message,
- * verb=token hands out a token without a slot. There are two sockets: leases that
- * are asked for at the one for priority come before the others.
+ * verb=end that the lease is over, also one of an earlier tokend, verb=token hands
+ * out a token without a slot. There are two sockets: leases that are asked for at
+ * the one for priority come before the others.
  */
 #include "base/compat.h"
 
@@ -32,7 +33,7 @@ static bool is_allowed(const struct tokend *tokend, uid_t uid)
 }
 
 static void answer(struct stream *stream, const char *status, const struct identity_token *token,
-		   const char *reason, int64_t retry_after_ms)
+		   const char *lease, const char *reason, int64_t retry_after_ms)
 {
 	char text[KV_MESSAGE_MAX];
 	char number[24];
@@ -46,6 +47,8 @@ static void answer(struct stream *stream, const char *status, const struct ident
 		bad |= kv_put(text, sizeof(text), &at, "token", token->text, token->len);
 		bad |= kv_put(text, sizeof(text), &at, "expires_at", number, strlen(number));
 	}
+	if (lease != NULL && lease[0] != '\0')
+		bad |= kv_put(text, sizeof(text), &at, "lease", lease, strlen(lease));
 	if (reason != NULL)
 		bad |= kv_put(text, sizeof(text), &at, "reason", reason, strlen(reason));
 	if (retry_after_ms > 0) {
@@ -65,10 +68,10 @@ static void on_lease(void *arg, const struct lease_answer *decision)
 
 	if (decision->token != NULL) {
 		session->granted = true;
-		answer(stream, "ok", decision->token, NULL, 0);
+		answer(stream, "ok", decision->token, decision->name, NULL, 0);
 		return;
 	}
-	answer(stream, "later", NULL, decision->reason, decision->retry_after_ms);
+	answer(stream, "later", NULL, NULL, decision->reason, decision->retry_after_ms);
 	stream_end(stream);
 }
 
@@ -78,21 +81,21 @@ static void on_token(struct identity_waiter *waiter, const struct identity_token
 	struct session *session =
 		(struct session *)((char *)waiter - offsetof(struct session, waiter));
 
-	answer(session->stream, token != NULL ? "ok" : "later", token, reason, retry_after_ms);
+	answer(session->stream, token != NULL ? "ok" : "later", token, NULL, reason,
+	       retry_after_ms);
 	stream_end(session->stream);
 }
 
 static void deny(struct stream *stream, const char *reason)
 {
-	answer(stream, "denied", NULL, reason, 0);
+	answer(stream, "denied", NULL, NULL, reason, 0);
 	stream_end(stream);
 }
 
-/* A number from 0 to RECIPIENTS_MAX; 0 when it is left out; -1: it is none. */
-static int read_recipients(const struct kv_message *request)
+/* A number from 0 to RECIPIENTS_MAX; n when it is left out; -1: it is none. */
+static int read_number(const struct kv_message *request, const char *key, long long n)
 {
-	long long n = 0;
-	int result = kv_number(request, "recipients", &n);
+	int result = kv_number(request, key, &n);
 
 	return result == -2 || n > RECIPIENTS_MAX ? -1 : (int)n;
 }
@@ -117,33 +120,62 @@ static int read_status(const struct kv_message *request, char *status, size_t ca
 	return 0;
 }
 
+/* The name of the lease that the request is about; "": it gives none that can be one. */
+static void read_lease(const struct kv_message *request, char name[LEASE_NAME_SIZE])
+{
+	if (kv_copy(request, "lease", name, LEASE_NAME_SIZE) < 0)
+		name[0] = '\0';
+}
+
 /* What the server answered to a message: counted and explained as for the map. */
 static void serve_status(struct stream *stream, const struct kv_message *request,
 			 struct mailbox *mailbox)
 {
 	struct session *session = stream->state;
 	char status[STATUS_MAX], better[STATUS_MAX + 1024], text[KV_MESSAGE_MAX];
-	int recipients = read_recipients(request);
+	char name[LEASE_NAME_SIZE];
+	int recipients = read_number(request, "recipients", 0);
+	int refused = read_number(request, "refused", 1);
+	enum lease_told told;
 	bool explained;
 	size_t at = 0;
 
-	if (recipients < 0 || read_status(request, status, sizeof(status)) < 0) {
+	if (recipients < 0 || refused < 0 || read_status(request, status, sizeof(status)) < 0) {
 		deny(stream, "a status needs code=200 to 599, and recipients=0 to 1000");
 		return;
 	}
 	mailbox_announce(mailbox, status, recipients);
-	explained = mailbox_status(mailbox, status, better, sizeof(better));
+	explained = mailbox_status(mailbox, status, refused, better, sizeof(better));
+	read_lease(request, name);
+	told = mailbox_tell(mailbox, name, status);
 	if (kv_put(text, sizeof(text), &at, "status", "ok", 2) < 0 ||
 	    (explained && kv_put(text, sizeof(text), &at, "text", better, strlen(better)) < 0) ||
 	    kv_end(text, sizeof(text), &at) < 0 || stream_send(stream, text, at) < 0)
 		stream_close(stream);
-	mailbox_count(mailbox, status, recipients, !stream->dead);
-	if (stream->dead)
+	/* Without an answer it will be told again, and then counts, unless that is known of it.
+	 */
+	mailbox_count(mailbox, status, recipients,
+		      told == LEASE_TOLD || (told == LEASE_UNKNOWN && !stream->dead));
+	if (stream->dead || session->granted)
 		return;
-	if (session->granted)
+	/* Who names no lease had it from an earlier tokend. */
+	if (status[0] == '2' && name[0] == '\0')
+		mailbox_left_ends(mailbox, stream->peer.pid, recipients);
+	stream_end(stream);
+}
+
+static void serve_end(struct stream *stream, const struct kv_message *request,
+		      struct mailbox *mailbox)
+{
+	char name[LEASE_NAME_SIZE];
+
+	read_lease(request, name);
+	if (name[0] == '\0') {
+		deny(stream, "an end needs the lease, as its answer named it");
 		return;
-	/* Its lease was of an earlier tokend. */
-	mailbox_left_ends(mailbox, stream->peer.pid, recipients);
+	}
+	mailbox_end_lease(mailbox, name);
+	answer(stream, "ok", NULL, NULL, NULL, 0);
 	stream_end(stream);
 }
 
@@ -151,10 +183,12 @@ static void serve_verb(struct stream *stream, const struct kv_message *request,
 		       struct mailbox *mailbox)
 {
 	struct session *session = stream->state;
-	int recipients = read_recipients(request);
+	int recipients = read_number(request, "recipients", 0);
 
 	if (kv_is(request, "verb", "status")) {
 		serve_status(stream, request, mailbox);
+	} else if (kv_is(request, "verb", "end")) {
+		serve_end(stream, request, mailbox);
 	} else if (session->granted) {
 		stream_close(stream); /* one lease a connection */
 	} else if (kv_is(request, "verb", "lease")) {
@@ -167,7 +201,7 @@ static void serve_verb(struct stream *stream, const struct kv_message *request,
 		session->waiter.done = on_token;
 		mailbox_get_token(mailbox, &session->waiter);
 	} else {
-		deny(stream, "the request's verb is none of lease, status and token");
+		deny(stream, "the request's verb is none of lease, status, end and token");
 	}
 }
 

@@ -125,6 +125,8 @@ static enum lease_result judge(const struct kv_message *message, struct lease *l
 			return LEASE_BAD_ANSWER;
 		lease->token = token->value;
 		lease->token_len = token->value_len;
+		if (kv_copy(message, "lease", lease->name, sizeof(lease->name)) < 0)
+			lease->name[0] = '\0'; /* of an older daemon, and not missed */
 		return LEASE_OK;
 	}
 	if (reason != NULL)

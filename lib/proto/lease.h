@@ -14,6 +14,7 @@
 
 #define LEASE_ANSWER_SIZE 32768 /* bytes: the longest message of the token protocol */
 #define LEASE_REASON_SIZE 256	/* bytes, the NUL included */
+#define LEASE_NAME_MAX 64	/* bytes of a lease's name, the NUL included */
 #define LEASE_DEADLINE_MS 30000 /* the daemon paces by letting us wait for seconds */
 
 enum lease_result {
@@ -33,6 +34,7 @@ struct lease {
 	int error;	   /* an errno, or 0 */
 	const char *token; /* with LEASE_OK, inside the caller's answer, no NUL at its end */
 	size_t token_len;
+	char name[LEASE_NAME_MAX];	/* for verb=status and verb=end, else "" */
 	char reason[LEASE_REASON_SIZE]; /* the daemon's words, printable, else "" */
 	int retry_after_s;		/* 0 when the daemon did not say */
 };

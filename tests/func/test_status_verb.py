@@ -91,7 +91,7 @@ def test_blocked_account(lab):
 
 
 @pytest.mark.parametrize("fields", [
-    {}, {"code": 25}, {"code": 600}, {"code": 150}, {"code": "2x0"}, {**OK, "recipients": -1},
+    {}, {**OK, "refused": 1001}, {"code": 25}, {"code": 600}, {"code": 150}, {"code": "2x0"}, {**OK, "recipients": -1},
     {**OK, "recipients": 1001}, {**OK, "recipients": "x"}], ids=str)
 def test_not_a_status(lab, fields):
     path = started(lab)
@@ -121,5 +121,50 @@ def test_lease_of_an_earlier_tokend(lab):
         assert another.answer()["status"] == "ok", "the third connection"
         assert token_client.ask(path, verb="status", **OK, recipients=7) == {"status": "ok"}
         wait_box(lab, leases=2, reserved=6, delivered=7)
-        assert token_client.ask(path, verb="status", **FULL | {"code": 550, "text": "5.7.60 x"})
-        wait_box(lab, leases=1, reserved=1)
+        assert token_client.ask(path, verb="status", **OK, recipients=5) == {"status": "ok"}
+        wait_box(lab, leases=1, reserved=1, delivered=12)
+
+
+def test_a_lease_has_a_name(lab):
+    """By which its message counts once, and its end is told, on any connection."""
+    path = started(lab)
+    held = [token_client.Client(path, recipients=n) for n in (5, 7)]
+    a, b = [client.answer()["lease"] for client in held]
+
+    def tell(lease, n):
+        assert token_client.ask(path, verb="status", **OK, recipients=n, lease=lease) == {
+            "status": "ok"}
+        return box(lab)["delivered"], box(lab)["leases"], box(lab)["reserved"]
+
+    assert tell(a, 5) == (5, 2, 12)
+    assert tell(a, 5) == (5, 2, 12)
+    lab.tokend.kill()
+    lab.tokend.start()
+    assert tell(a, 5) == (5, 2, 12)
+    assert tell("0123456789abcdef", 1) == (6, 2, 12)    # nobody knows that it was told before
+    assert token_client.ask(path, verb="end", lease=a) == {"status": "ok"}
+    wait_box(lab, leases=1, reserved=7)
+    assert tell(b, 7) == (13, 1, 7)
+    assert token_client.ask(path, verb="end", lease=b) == {"status": "ok"}
+    assert token_client.ask(path, verb="end", lease=b) == {"status": "ok"}
+    wait_box(lab, leases=0, reserved=0, delivered=13)
+    with token_client.Client(path, recipients=3) as client:
+        name = client.answer()["lease"]
+        client.request("end", lease=name)
+        assert client.answer() == {"status": "ok"}
+        wait_box(lab, leases=0)
+    told = token_client.ask(path, verb="end")
+    assert told["status"] == "denied" and "needs the lease" in told["reason"]
+
+
+def test_a_status_that_nobody_heard_of_counts_by_name(lab):
+    """tokend hung; who told it has hung up and tells it again."""
+    path = started(lab)
+    with token_client.Client(path, recipients=2) as client:
+        name = client.answer()["lease"]
+        lab.tokend.pause()
+        token_client.Client(path, verb="status", **OK, recipients=2, lease=name).close()
+        lab.tokend.resume()
+        wait_box(lab, delivered=2)
+        token_client.ask(path, verb="status", **OK, recipients=2, lease=name)
+        assert box(lab)["delivered"] == 2

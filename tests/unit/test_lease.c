@@ -82,10 +82,34 @@ static void test_ok(void **state)
 	assert_string_equal(fake.request, "relay365=1\nverb=lease\nmailbox=" MAILBOX "\n\n");
 	assert_true(fcntl(lease.fd, F_GETFD) & FD_CLOEXEC);
 	assert_int_equal(fake.ended, 0);
+	assert_string_equal(lease.name, "");
 	lease_end(&lease);
 	assert_true(fake_wait_ended(&fake, 1));
 	assert_int_equal(lease.fd, -1);
 	fake_stop(&fake);
+}
+
+static void test_name(void **state)
+{
+	static const struct {
+		const char *answer, *name;
+	} cases[] = {
+		{"status=ok\ntoken=t\nlease=0123456789abcdef\n\n", "0123456789abcdef"},
+		{"status=ok\ntoken=t\nlease=\n\n", ""},
+		{"status=ok\ntoken=t\nlease="
+		 "0123456789012345678901234567890123456789012345678901234567890123\n\n",
+		 ""}, /* one byte too long */
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct fake fake = {.answer = cases[i].answer,
+				    .answer_len = strlen(cases[i].answer)};
+		struct lease lease;
+
+		assert_int_equal(ask_fake(&fake, LONG_MS, &lease), LEASE_OK);
+		assert_string_equal(lease.name, cases[i].name);
+	}
 }
 
 static void test_answers(void **state)
@@ -352,6 +376,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_ok),
+		cmocka_unit_test(test_name),
 		cmocka_unit_test(test_answers),
 		cmocka_unit_test(test_byte_by_byte),
 		cmocka_unit_test(test_cut_anywhere),

@@ -169,7 +169,7 @@ static void say(const char *status, int recipients)
 {
 	char better[4096];
 
-	(void)mailbox_status(mailbox, status, better, sizeof(better));
+	(void)mailbox_status(mailbox, status, 1, better, sizeof(better));
 	mailbox_announce(mailbox, status, recipients);
 	mailbox_count(mailbox, status, recipients, true);
 }
