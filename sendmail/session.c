@@ -11,16 +11,12 @@
 #include <sys/socket.h>
 
 enum {
-	LEASE_MS = 2 * 60 * 1000,   /* for asking for a lease once more; MTAs wait 5 minutes */
-	LEASE_RETRY_S = 10,	    /* what is nearer than that is asked for once more */
-	OPEN_MS = 2 * 60 * 1000,    /* to a signed-in session, with the lease */
-	COMMAND_MS = 5 * 60 * 1000, /* RFC 5321, section 4.5.3.2: for a reply or a command */
-	DATA_MS = 2 * 60 * 1000,    /* for the reply to DATA */
-	BLOCK_MS = 3 * 60 * 1000,   /* for a piece of the message to move */
-	END_MS = 10 * 60 * 1000,    /* for the reply to the end of the message */
-	STOP_MS = 10 * 1000,	    /* for a message to get through when the daemon ends */
-	LINGER_MS = 30 * 1000,	    /* for the client to read our last words */
-	ANSWER_MAX = 510	    /* bytes of a reply line, RFC 5321, section 4.5.3.1.5 */
+	LEASE_MS = 2 * 60 * 1000, /* for asking for a lease once more; MTAs wait 5 minutes */
+	LEASE_RETRY_S = 10,	  /* what is nearer than that is asked for once more */
+	OPEN_MS = 2 * 60 * 1000,  /* to a signed-in session, with the lease */
+	STOP_MS = 10 * 1000,	  /* for a message to get through when the daemon ends */
+	LINGER_MS = 30 * 1000,	  /* for the client to read our last words */
+	ANSWER_MAX = 510	  /* bytes of a reply line, RFC 5321, section 4.5.3.1.5 */
 };
 
 /* ---- replies of ours ---- */
@@ -195,21 +191,13 @@ static int open_first(struct session *session, struct err *err)
 
 /* ---- waiting ---- */
 
-static bool is_pending(const struct session *session, enum sent sent)
-{
-	size_t last = session->pending_from + session->pending_count - 1;
-
-	return session->pending_count > 0 && session->pending[last % SESSION_PENDING_MAX] == sent;
-}
-
 /* How long nothing may move. */
 static int64_t patience_ms(const struct session *session)
 {
 	if (session->phase == PHASE_BODY)
-		return fifo_len(&session->up.wire.out) > 0 ? BLOCK_MS : COMMAND_MS;
-	if (session->phase == PHASE_ASKED)
-		return DATA_MS;
-	return is_pending(session, SENT_END) ? END_MS : COMMAND_MS;
+		return patience_body_ms(fifo_len(&session->up.wire.out) > 0);
+	return patience_reply_ms(
+		session->pending_count == 0 ? NULL : &session->pending[session->pending_from]);
 }
 
 static void out_of_patience(struct session *session)

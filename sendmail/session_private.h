@@ -4,22 +4,11 @@
 
 #include "proto/lease.h"
 #include "sendmail/body.h"
+#include "sendmail/patience.h"
 #include "sendmail/session.h"
 #include "sendmail/upstream.h"
 
 #define SESSION_PENDING_MAX 1024 /* commands that the server has not answered yet */
-
-/* A command that was sent to the server, for its reply. */
-enum sent {
-	SENT_MAIL,
-	SENT_RCPT,
-	SENT_DATA,
-	SENT_END, /* the end of the message */
-	SENT_QUIT,
-	SENT_RSET,
-	SENT_NOOP,
-	SENT_QUIET /* a RSET of ours: the client does not see the reply */
-};
 
 enum phase {
 	PHASE_COMMANDS,

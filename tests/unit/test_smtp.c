@@ -11,7 +11,29 @@
 #include "explain/explain.h"
 #include "proto/base64.h"
 #include "sendmail/body.h"
+#include "sendmail/patience.h"
 #include "sendmail/reply.h"
+
+/* It is the oldest command without a reply that is waited for, whatever was sent since. */
+static void test_patience(void **state)
+{
+	static const struct {
+		enum sent pending[2];
+		int minutes;
+	} cases[] = {
+		{{SENT_END, SENT_QUIT}, 10},  {{SENT_END, SENT_RSET}, 10},
+		{{SENT_MAIL, SENT_DATA}, 5},  {{SENT_RCPT, SENT_DATA}, 5},
+		{{SENT_DATA, SENT_DATA}, 2},  {{SENT_QUIT, SENT_QUIT}, 5},
+		{{SENT_QUIET, SENT_MAIL}, 5},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++)
+		assert_int_equal(patience_reply_ms(cases[i].pending), cases[i].minutes * 60000);
+	assert_int_equal(patience_reply_ms(NULL), 5 * 60000);
+	assert_int_equal(patience_body_ms(true), 3 * 60000);
+	assert_int_equal(patience_body_ms(false), 5 * 60000);
+}
 
 static void test_reply_ends(void **state)
 {
@@ -182,6 +204,7 @@ static void test_base64(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_patience),
 		cmocka_unit_test(test_reply_ends),
 		cmocka_unit_test(test_reply_is_softened_or_not),
 		cmocka_unit_test(test_reply_in_one_line),
