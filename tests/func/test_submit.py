@@ -208,6 +208,18 @@ def test_a_network_address_is_guarded(lab):
     lab.submit.wait_log("a client at 127.0.0.9 wanted to send and was turned away")
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/net/if_inet6"), reason="there is no IPv6 here")
+def test_both_protocols_at_one_network_address(lab):
+    """Where [::] takes IPv4 too, its clients go by the addresses that they have there."""
+    port = procs.free_port()
+    start(lab, submit_listen="[::]:%d" % port, submit_clients=["127.0.0.1"])
+    with SubmitClient(("127.0.0.1", port)) as client:
+        client.hello()
+    with socket.create_connection(("127.0.0.1", port), source_address=("127.0.0.9", 0)) as other:
+        assert other.recv(100) == b""
+    lab.submit.wait_log("a client at 127.0.0.9 wanted to send and was turned away")
+
+
 def test_a_reload_is_for_new_sessions(lab):
     path = start(lab)
     good = procs.read(lab.config)
