@@ -137,13 +137,15 @@ static int sign_in(struct session *session, const struct conf_mailbox *mailbox, 
 	const struct conf_tenant *tenant = mailbox->tenant;
 	struct upstream *up = &session->up;
 	int64_t until_ms;
+	bool open;
 
 	if (take_lease(session, mailbox, answer, cap, err) < 0)
 		return -1;
 	until_ms = clock_boot_ms() + OPEN_MS;
-	if (up->mailbox == mailbox && !up->wire.ended)
+	open = upstream_is_quiet(up); /* the lease may have taken minutes */
+	if (open && up->mailbox == mailbox)
 		return 0;
-	if ((up->mailbox != NULL || up->tenant != tenant || up->wire.ended) &&
+	if ((!open || up->mailbox != NULL || up->tenant != tenant) &&
 	    upstream_open(up, tenant, live_trust(session->live, tenant), until_ms, err) < 0)
 		return -1;
 	return upstream_sign_in(up, mailbox, session->lease.token, session->lease.token_len,

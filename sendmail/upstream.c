@@ -39,6 +39,12 @@ void upstream_drop(struct upstream *up)
 	forget(up);
 }
 
+bool upstream_is_quiet(struct upstream *up)
+{
+	(void)wire_fill(&up->wire);
+	return up->tenant != NULL && !up->wire.ended && fifo_len(&up->wire.in) == 0;
+}
+
 void upstream_close(struct upstream *up)
 {
 	if (up->tenant != NULL && !up->wire.ended) {
@@ -301,7 +307,13 @@ static int send_response(struct upstream *up, const char *token, size_t token_le
 static int refused(struct upstream *up, const struct reply *reply, struct err *err)
 {
 	const struct explanation *what;
+	char text[UPSTREAM_TEXT_MAX];
 
+	if (reply->code == 421) { /* it hangs up, and has not looked at the mailbox */
+		reply_line(reply, text, sizeof(text));
+		return err_set(err, ERR_TEMP, "%s hung up instead of signing %s in: %s",
+			       up->tenant->smtp_host, up->mailbox->address, text);
+	}
 	reply_line(reply, up->refused, sizeof(up->refused));
 	what = explain_reply(up->refused);
 	return err_set(err, ERR_CONFIG, "%s does not let %s in: %s%s%s%s", up->tenant->smtp_host,

@@ -20,7 +20,7 @@ struct upstream {
 	/* What EHLO showed after TLS, a line each, less what is not for our client. */
 	char offers[UPSTREAM_OFFERS_MAX];
 	size_t offers_len;
-	char refused[UPSTREAM_TEXT_MAX]; /* the reply that upstream_sign_in() failed for, "" */
+	char refused[UPSTREAM_TEXT_MAX]; /* with which upstream_sign_in() was refused, "" */
 };
 
 /* Not connected yet. */
@@ -36,6 +36,12 @@ int upstream_open(struct upstream *up, const struct conf_tenant *tenant, struct 
  */
 int upstream_sign_in(struct upstream *up, const struct conf_mailbox *mailbox, const char *token,
 		     size_t token_len, int64_t until_ms, struct err *err);
+
+/*
+ * Whether it is connected, and the server has said nothing since it last answered:
+ * one that hangs up says so first, and that is no answer to the next command.
+ */
+bool upstream_is_quiet(struct upstream *up);
 
 /* Says QUIT, waits for nothing, and disconnects. */
 void upstream_close(struct upstream *up);
