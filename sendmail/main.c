@@ -5,6 +5,7 @@
  */
 #include "base/compat.h"
 
+#include "base/clock.h"
 #include "base/daemon.h"
 #include "base/log.h"
 #include "base/sock.h"
@@ -26,7 +27,7 @@
 enum {
 	SESSIONS_MAX = 200, /* 300 KB each */
 	STACK_BYTES = 512 * 1024,
-	STOP_MS = 12 * 1000, /* sessions give themselves 10 s */
+	STOP_WORDS_MS = 2000,  /* for the answer to reach the MTA */
 	STOP_LOOK_MS = 50
 };
 
@@ -49,7 +50,7 @@ struct submit {
 	char *unix_path;
 	struct session_parts parts;
 	struct slot slot[SESSIONS_MAX];
-	atomic_int sessions;
+	atomic_int sessions, unanswered;
 	struct submit_control *control;
 };
 
@@ -258,6 +259,7 @@ static int start(struct submit *submit, struct conf *conf, struct err *err)
 	    daemon_on_signal(submit->loop, on_stop, on_reload, submit) < 0)
 		return err_set(err, ERR_TEMP, "cannot wait for events: %s", err_no(errno));
 	submit->parts.live = submit->live;
+	submit->parts.unanswered = &submit->unanswered;
 	if (listen_unix(submit, conf, err) < 0 ||
 	    (conf->submit_listen[0] != '\0' && listen_tcp(submit, conf, err) < 0))
 		return -1;
@@ -273,6 +275,23 @@ static int start(struct submit *submit, struct conf *conf, struct err *err)
 	return 0;
 }
 
+static void wait_for_sessions(struct submit *submit, int64_t since_ms)
+{
+	int64_t until_ms = since_ms + SESSION_STOP_MS;
+
+	while (atomic_load(&submit->sessions) > 0) {
+		int64_t now_ms = clock_boot_ms();
+
+		if (atomic_load(&submit->unanswered) > 0 &&
+		    now_ms < since_ms + SESSION_STOP_MOST_MS && until_ms < now_ms + STOP_WORDS_MS)
+			until_ms = now_ms + STOP_WORDS_MS;
+		if (now_ms >= until_ms)
+			break;
+		(void)usleep(STOP_LOOK_MS * 1000);
+	}
+	(void)find_slot(submit);
+}
+
 /* No new sessions; the open ones end by themselves when their message is through. */
 static void stop(struct submit *submit)
 {
@@ -286,10 +305,7 @@ static void stop(struct submit *submit)
 	if (submit->tcp_watch.fd >= 0)
 		(void)close(submit->tcp_watch.fd);
 	(void)!write(submit->parts.stop_fd, &one, sizeof(one));
-	for (int waited = 0; atomic_load(&submit->sessions) > 0 && waited < STOP_MS;
-	     waited += STOP_LOOK_MS)
-		(void)usleep(STOP_LOOK_MS * 1000);
-	(void)find_slot(submit);
+	wait_for_sessions(submit, clock_boot_ms());
 }
 
 static int run(struct submit *submit, struct conf *conf)

@@ -14,7 +14,9 @@ enum {
 	LEASE_MS = 2 * 60 * 1000, /* for asking for a lease once more; MTAs wait 5 minutes */
 	LEASE_RETRY_S = 10,	  /* what is nearer than that is asked for once more */
 	OPEN_MS = 2 * 60 * 1000,  /* to a signed-in session, with the lease */
-	STOP_MS = 10 * 1000,	  /* for a message to get through when the daemon ends */
+	STOP_MS = 10 * 1000,	  /* for a message to come to its end when the daemon ends */
+	STOP_END_MS = 75 * 1000,  /* and for the reply to its end */
+	STOP_LINGER_MS = 1000,	  /* what remains of LINGER_MS then */
 	LINGER_MS = 30 * 1000,	  /* for the client to read our last words */
 	ANSWER_MAX = 510	  /* bytes of a reply line, RFC 5321, section 4.5.3.1.5 */
 };
@@ -61,9 +63,17 @@ void session_push(struct session *session, enum sent sent)
 	session->pending_count++;
 }
 
+void session_unanswered(struct session *session, bool is)
+{
+	if (is != session->unanswered)
+		(void)atomic_fetch_add(session->parts->unanswered, is ? 1 : -1);
+	session->unanswered = is;
+}
+
 void session_message_over(struct session *session)
 {
 	lease_end(&session->lease);
+	session_unanswered(session, false);
 	session->in_mail = false;
 	session->recipients = 0;
 	session->bytes = 0;
@@ -202,6 +212,15 @@ static int64_t patience_ms(const struct session *session)
 		session->pending_count == 0 ? NULL : &session->pending[session->pending_from]);
 }
 
+/*
+ * How long the session may last when the daemon ends. A message whose end was
+ * sent may be taken already: to say "try again" now would double it.
+ */
+static int64_t stop_patience_ms(const struct session *session)
+{
+	return session->unanswered ? STOP_END_MS : STOP_MS;
+}
+
 static void out_of_patience(struct session *session)
 {
 	const char *host =
@@ -224,7 +243,7 @@ static void lost_server(struct session *session)
 	session_bye(session, "421 4.4.2 relay365-submit: %s hung up", host);
 }
 
-/* After what could be done was done: is that all? stop_ms: when the daemon ends, 0 if not yet. */
+/* After what could be done was done: is that all? stop_ms: when we must be through, 0: never. */
 static void look_for_end(struct session *session, int64_t stop_ms, int64_t now_ms)
 {
 	bool busy = session->pending_count > 0 || session->phase != PHASE_COMMANDS;
@@ -246,7 +265,7 @@ static void look_for_end(struct session *session, int64_t stop_ms, int64_t now_m
 static void relay(struct session *session)
 {
 	struct wire *client = &session->client, *server = &session->up.wire;
-	int64_t stop_ms = 0;
+	int64_t stop_since_ms = 0, stop_ms = 0;
 
 	session->moved_ms = clock_boot_ms();
 	while (!session->ending) {
@@ -264,8 +283,10 @@ static void relay(struct session *session)
 			session->moved_ms = now;
 			continue;
 		}
-		if (stop_ms == 0 && is_stopping(session))
-			stop_ms = now + STOP_MS;
+		if (stop_since_ms == 0 && is_stopping(session))
+			stop_since_ms = now;
+		if (stop_since_ms > 0)
+			stop_ms = stop_since_ms + stop_patience_ms(session);
 		look_for_end(session, stop_ms, now);
 		left_ms = session->moved_ms + patience_ms(session) - now;
 		if (session->ending)
@@ -289,6 +310,7 @@ static void linger(struct session *session)
 {
 	struct wire *client = &session->client;
 	int64_t until_ms = clock_boot_ms() + LINGER_MS;
+	int stop_fd = session->parts->stop_fd;
 	bool said = false;
 
 	while (!client->ended && !client->broken) {
@@ -302,9 +324,14 @@ static void linger(struct session *session)
 		fifo_drop(&client->in, fifo_len(&client->in));
 		if (wire_fill(client))
 			continue;
+		if (stop_fd >= 0 && is_stopping(session)) {
+			stop_fd = -1;
+			if (until_ms > now + STOP_LINGER_MS)
+				until_ms = now + STOP_LINGER_MS;
+		}
 		if (now >= until_ms || client->gone)
 			return;
-		wire_wait(client, NULL, -1, until_ms - now);
+		wire_wait(client, NULL, stop_fd, until_ms - now);
 	}
 }
 
@@ -331,6 +358,7 @@ void session_run(const struct session_parts *parts, int fd)
 	else
 		upstream_close(&session->up);
 	lease_end(&session->lease);
+	session_unanswered(session, false);
 	linger(session);
 	wire_close(&session->client);
 	live_put(parts->live, &session->live);

@@ -12,11 +12,18 @@
 
 #include "sendmail/live.h"
 
+#include <stdatomic.h>
+
 /* What all sessions share; it outlives them. */
 struct session_parts {
 	struct live *live;
-	int stop_fd; /* readable: end, when the message in progress is through */
+	int stop_fd;		/* readable: end, when the message in progress is through */
+	atomic_int *unanswered; /* messages whose end was sent and has no reply yet */
 };
+
+/* How long sessions need to end: most, and those of an unanswered message. */
+#define SESSION_STOP_MS (12 * 1000)
+#define SESSION_STOP_MOST_MS (77 * 1000)
 
 /* Serves the MTA at fd, which it closes, until the session's end. One thread each. */
 void session_run(const struct session_parts *parts, int fd);

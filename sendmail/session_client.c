@@ -23,6 +23,7 @@ static bool body(struct session *session)
 	session->bytes += (int64_t)len;
 	if (end) {
 		session_push(session, SENT_END);
+		session_unanswered(session, true);
 		session->phase = PHASE_COMMANDS;
 	}
 	return true;

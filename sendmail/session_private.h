@@ -28,6 +28,7 @@ struct session {
 	enum body_at body_at;
 	enum sent pending[SESSION_PENDING_MAX]; /* a ring */
 	size_t pending_from, pending_count;
+	bool unanswered;  /* the end of the message was sent, and has no reply yet */
 	bool in_mail;	  /* MAIL was sent, and the message has not ended */
 	bool ending;	  /* what is in client.out is the last */
 	int64_t moved_ms; /* when something went through last, boot clock */
@@ -49,6 +50,9 @@ int session_sign_in(struct session *session, const struct conf_mailbox *mailbox,
 
 /* session.c: the message is over, whatever became of it. */
 void session_message_over(struct session *session);
+
+/* session.c: the end of the message was sent, or its fate is known. */
+void session_unanswered(struct session *session, bool is);
 
 void session_push(struct session *session, enum sent sent);
 
