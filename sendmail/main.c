@@ -28,6 +28,7 @@ enum {
 	SESSIONS_MAX = 200, /* 300 KB each */
 	STACK_BYTES = 512 * 1024,
 	STOP_WORDS_MS = 2000,  /* for the answer to reach the MTA */
+	REPORT_MS = 85 * 1000, /* since the stop, to tell relay365-tokend of what is over */
 	STOP_LOOK_MS = 50
 };
 
@@ -260,6 +261,9 @@ static int start(struct submit *submit, struct conf *conf, struct err *err)
 		return err_set(err, ERR_TEMP, "cannot wait for events: %s", err_no(errno));
 	submit->parts.live = submit->live;
 	submit->parts.unanswered = &submit->unanswered;
+	submit->parts.reporter = reporter_start(err);
+	if (submit->parts.reporter == NULL)
+		return -1;
 	if (listen_unix(submit, conf, err) < 0 ||
 	    (conf->submit_listen[0] != '\0' && listen_tcp(submit, conf, err) < 0))
 		return -1;
@@ -296,6 +300,7 @@ static void wait_for_sessions(struct submit *submit, int64_t since_ms)
 static void stop(struct submit *submit)
 {
 	static const uint64_t one = 1;
+	int64_t since_ms = clock_boot_ms();
 
 	submit_control_free(&submit->control);
 	if (submit->unix_watch.fd >= 0) {
@@ -305,7 +310,9 @@ static void stop(struct submit *submit)
 	if (submit->tcp_watch.fd >= 0)
 		(void)close(submit->tcp_watch.fd);
 	(void)!write(submit->parts.stop_fd, &one, sizeof(one));
-	wait_for_sessions(submit, clock_boot_ms());
+	wait_for_sessions(submit, since_ms);
+	if (submit->parts.reporter != NULL)
+		reporter_stop(submit->parts.reporter, since_ms + REPORT_MS);
 }
 
 static int run(struct submit *submit, struct conf *conf)
@@ -353,6 +360,7 @@ int main(int argc, char **argv)
 	free(submit.unix_path);
 	if (atomic_load(&submit.sessions) > 0)
 		return status; /* they still use what would be freed */
+	reporter_free(&submit.parts.reporter);
 	live_free(&submit.live);
 	loop_free(&submit.loop);
 	return status;

@@ -2,118 +2,93 @@
 
 #include "sendmail/report.h"
 
-#include "base/clock.h"
-#include "base/log.h"
 #include "base/sock.h"
 #include "proto/kv.h"
 
-#include <errno.h>
-#include <poll.h>
-#include <sys/socket.h>
-#include <unistd.h>
+enum { REQUEST_MAX = 4096, LOSS_MAX = 1024, REPLY_QUOTED = 400 };
 
-enum { DEADLINE_MS = 5000, REQUEST_MAX = 4096 };
+struct request {
+	char text[REQUEST_MAX];
+	size_t len;
+	bool bad;
+};
 
-static bool wait_for(int fd, short events, int64_t until_ms)
+static void put(struct request *request, const char *key, const char *value)
 {
-	struct pollfd wish = {.fd = fd, .events = events};
-	int64_t left_ms = until_ms - clock_boot_ms();
-
-	if (left_ms <= 0)
-		return false;
-	(void)poll(&wish, 1, (int)left_ms);
-	return true;
+	request->bad |= kv_put(request->text, sizeof(request->text), &request->len, key, value,
+			       strlen(value)) < 0;
 }
 
-static int put(char *to, size_t cap, size_t *at, const char *key, const char *value)
+static void put_number(struct request *request, const char *key, int64_t n)
 {
-	return kv_put(to, cap, at, key, value, strlen(value));
+	char text[24];
+
+	(void)snprintf(text, sizeof(text), "%lld", (long long)n);
+	put(request, key, text);
 }
 
-static int compose(char *to, size_t cap, const struct conf_mailbox *mailbox, int code,
-		   const char *text, int64_t recipients)
+static void begin(struct request *request, const char *verb, const struct conf_mailbox *mailbox,
+		  const struct lease *lease)
 {
-	char number[24], code_text[12];
-	size_t at = 0;
-
-	(void)snprintf(number, sizeof(number), "%lld", (long long)recipients);
-	(void)snprintf(code_text, sizeof(code_text), "%d", code);
-	if (put(to, cap, &at, "relay365", KV_VERSION) < 0 ||
-	    put(to, cap, &at, "verb", "status") < 0 ||
-	    put(to, cap, &at, "mailbox", mailbox->address) < 0 ||
-	    put(to, cap, &at, "code", code_text) < 0 || put(to, cap, &at, "text", text) < 0 ||
-	    put(to, cap, &at, "recipients", number) < 0 || kv_end(to, cap, &at) < 0)
-		return -1;
-	return (int)at;
+	request->len = 0;
+	request->bad = false;
+	put(request, "relay365", KV_VERSION);
+	put(request, "verb", verb);
+	put(request, "mailbox", mailbox->address);
+	if (lease->name[0] != '\0')
+		put(request, "lease", lease->name);
 }
 
-/* 0: it was taken; -1: the connection is of no use, errno says why. */
-static int say(int fd, const char *request, size_t len, int64_t until_ms)
+static void tell(struct reporter *reporter, const struct conf *conf, struct request *request,
+		 struct report *report)
 {
-	char answer[KV_MESSAGE_MAX];
-	size_t done = 0, got = 0;
+	char path[SOCK_PATH_MAX + 1];
 
-	errno = ETIMEDOUT;
-	while (done < len) {
-		ssize_t n = send(fd, request + done, len - done, MSG_NOSIGNAL);
-
-		if (n > 0)
-			done += (size_t)n;
-		else if (errno != EAGAIN || !wait_for(fd, POLLOUT, until_ms))
-			return -1;
-	}
-	while (got < sizeof(answer)) {
-		ssize_t n = recv(fd, answer + got, sizeof(answer) - got, 0);
-		struct kv_message message;
-		size_t used;
-
-		if (n == 0)
-			errno = ECONNRESET;
-		if (n == 0 || (n < 0 && errno != EAGAIN))
-			return -1;
-		got += n > 0 ? (size_t)n : 0;
-		if (n > 0 && kv_parse(answer, got, &message, &used) != KV_MORE)
-			return kv_is(&message, "status", "ok") ? 0 : -1;
-		if (n < 0 && !wait_for(fd, POLLIN, until_ms)) {
-			errno = ETIMEDOUT;
-			return -1;
-		}
-	}
-	return -1;
-}
-
-static int say_anew(const char *path, const char *request, size_t len, int64_t until_ms,
-		    struct err *err)
-{
-	int fd = sock_connect(path, err);
-	int result;
-
-	if (fd < 0)
-		return -1;
-	result = say(fd, request, len, until_ms);
-	if (result < 0)
-		err_set(err, ERR_TEMP, "relay365-tokend at %s did not take it: %s", path,
-			err_no(errno));
-	(void)close(fd);
-	return result;
-}
-
-void report_reply(const struct conf *conf, const struct lease *lease,
-		  const struct conf_mailbox *mailbox, int code, const char *text,
-		  int64_t recipients)
-{
-	int64_t until_ms = clock_boot_ms() + DEADLINE_MS;
-	struct err err = ERR_INIT;
-	char request[REQUEST_MAX], path[SOCK_PATH_MAX + 1];
-	int len = compose(request, sizeof(request), mailbox, code, text, recipients);
-
-	if (len < 0)
+	request->bad |= kv_end(request->text, sizeof(request->text), &request->len) < 0;
+	if (request->bad)
 		return; /* printable text of bounded length always fits */
-	if (lease->fd >= 0 && say(lease->fd, request, (size_t)len, until_ms) == 0)
-		return;
-	/* The lease's tokend may have ended since; another one counts all the same. */
 	(void)snprintf(path, sizeof(path), "%s/token", conf->run_dir);
-	if (say_anew(path, request, (size_t)len, until_ms, &err) < 0)
-		log_say(EV_WARNING, "%s: \"%d %s\" for %lld recipients was not counted: %s",
-			mailbox->address, code, text, (long long)recipients, err.text);
+	report->path = path;
+	report->request = request->text;
+	report->len = request->len;
+	reporter_tell(reporter, report);
+}
+
+void report_reply(struct reporter *reporter, const struct conf *conf, const struct lease *lease,
+		  const struct conf_mailbox *mailbox, const struct report_reply *reply)
+{
+	char loss[LOSS_MAX];
+	struct report report = {.loss = loss,
+				.kind = reply->taken > 0 ? REPORT_DELIVERY : REPORT_REFUSAL,
+				.lease_fd = -1};
+	struct request request;
+
+	begin(&request, "status", mailbox, lease);
+	put_number(&request, "code", reply->code);
+	put(&request, "text", reply->text);
+	put_number(&request, "recipients", reply->taken);
+	put_number(&request, "refused", reply->refused);
+	(void)snprintf(loss, sizeof(loss), "%s: \"%d %.*s\" for %lld recipients was not counted",
+		       mailbox->address, reply->code, REPLY_QUOTED, reply->text,
+		       (long long)reply->taken);
+	tell(reporter, conf, &request, &report);
+}
+
+void report_end(struct reporter *reporter, const struct conf *conf, struct lease *lease,
+		const struct conf_mailbox *mailbox)
+{
+	char loss[LOSS_MAX];
+	struct report report = {.loss = loss, .kind = REPORT_END, .lease_fd = lease->fd};
+	struct request request;
+
+	if (lease->fd >= 0 && lease->name[0] != '\0') {
+		begin(&request, "end", mailbox, lease);
+		(void)snprintf(loss, sizeof(loss),
+			       "%s: the end of a session was not told, and may hold a sending "
+			       "slot for up to 20 minutes",
+			       mailbox->address);
+		lease->fd = -1; /* the reporter closes it */
+		tell(reporter, conf, &request, &report);
+	}
+	lease_end(lease);
 }

@@ -70,9 +70,15 @@ void session_unanswered(struct session *session, bool is)
 	session->unanswered = is;
 }
 
+static void end_lease(struct session *session)
+{
+	report_end(session->parts->reporter, session->conf, &session->lease,
+		   session->lease_mailbox);
+}
+
 void session_message_over(struct session *session)
 {
-	lease_end(&session->lease);
+	end_lease(session);
 	session_unanswered(session, false);
 	session->in_mail = false;
 	session->recipients = 0;
@@ -126,6 +132,7 @@ static int take_lease(struct session *session, const struct conf_mailbox *mailbo
 	enum lease_result result;
 	char path[256], why[768];
 
+	session->lease_mailbox = mailbox;
 	(void)snprintf(path, sizeof(path), "%s/token%s", session->conf->run_dir,
 		       conf_is_priority_sender(mailbox, session->sender) ? "-priority" : "");
 	do
@@ -167,7 +174,7 @@ int session_sign_in(struct session *session, const struct conf_mailbox *mailbox,
 	char answer[LEASE_ANSWER_SIZE];
 	int result;
 
-	lease_end(&session->lease);
+	end_lease(session);
 	session->up.refused[0] = '\0';
 	result = sign_in(session, mailbox, answer, sizeof(answer), err);
 	explicit_bzero(answer, sizeof(answer));
@@ -175,9 +182,9 @@ int session_sign_in(struct session *session, const struct conf_mailbox *mailbox,
 	if (result == 0)
 		return 0;
 	if (session->up.refused[0] != '\0')
-		session_report(session, mailbox, (int)strtol(session->up.refused, NULL, 10),
-			       session->up.refused, 0);
-	lease_end(&session->lease);
+		session_report(session, (int)strtol(session->up.refused, NULL, 10),
+			       session->up.refused, 0, 0);
+	end_lease(session);
 	return failed(mailbox, err);
 }
 
@@ -357,7 +364,8 @@ void session_run(const struct session_parts *parts, int fd)
 		upstream_drop(&session->up);
 	else
 		upstream_close(&session->up);
-	lease_end(&session->lease);
+	(void)wire_flush(&session->client);
+	end_lease(session);
 	session_unanswered(session, false);
 	linger(session);
 	wire_close(&session->client);

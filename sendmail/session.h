@@ -11,12 +11,14 @@
 #define RELAY365_SENDMAIL_SESSION_H
 
 #include "sendmail/live.h"
+#include "sendmail/reporter.h"
 
 #include <stdatomic.h>
 
 /* What all sessions share; it outlives them. */
 struct session_parts {
 	struct live *live;
+	struct reporter *reporter;
 	int stop_fd;		/* readable: end, when the message in progress is through */
 	atomic_int *unanswered; /* messages whose end was sent and has no reply yet */
 };

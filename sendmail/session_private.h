@@ -5,6 +5,7 @@
 #include "proto/lease.h"
 #include "sendmail/body.h"
 #include "sendmail/patience.h"
+#include "sendmail/report.h"
 #include "sendmail/session.h"
 #include "sendmail/upstream.h"
 
@@ -23,6 +24,7 @@ struct session {
 	struct wire client;
 	struct upstream up;
 	struct lease lease; /* of the message in progress or next; fd -1: none */
+	const struct conf_mailbox *lease_mailbox;
 
 	enum phase phase;
 	enum body_at body_at;
@@ -62,8 +64,8 @@ bool session_client(struct session *session);
 /* session_server.c: takes one reply of the server; whether there was one. */
 bool session_server(struct session *session);
 
-/* session_server.c: what was answered to signing in goes to relay365-tokend too. */
-void session_report(const struct session *session, const struct conf_mailbox *mailbox, int code,
-		    const char *line, int64_t recipients);
+/* session_server.c: a reply, as the client gets it, and whom it concerns, to relay365-tokend. */
+void session_report(const struct session *session, int code, const char *line, int64_t taken,
+		    int64_t refused);
 
 #endif

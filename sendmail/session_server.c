@@ -3,16 +3,17 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "sendmail/report.h"
 
 enum { CODE_LEN = 3 };
 
-void session_report(const struct session *session, const struct conf_mailbox *mailbox, int code,
-		    const char *line, int64_t recipients)
+void session_report(const struct session *session, int code, const char *line, int64_t taken,
+		    int64_t refused)
 {
-	const char *text = strlen(line) > CODE_LEN ? line + CODE_LEN + 1 : "";
+	const struct report_reply reply = {
+		code, strlen(line) > CODE_LEN ? line + CODE_LEN + 1 : "", taken, refused};
 
-	report_reply(session->conf, &session->lease, mailbox, code, text, recipients);
+	report_reply(session->parts->reporter, session->conf, &session->lease,
+		     session->lease_mailbox, &reply);
 }
 
 static void log_end_of_message(const struct session *session, const char *line)
@@ -71,20 +72,27 @@ static void follow(struct session *session, enum sent sent, int code)
 	}
 }
 
+/* How many recipients a refusal concerns; those that a MAIL would have had, nobody knows. */
+static int64_t concerned(const struct session *session, enum sent sent)
+{
+	if (sent == SENT_RCPT)
+		return 1;
+	return sent == SENT_DATA || sent == SENT_END ? session->recipients : 0;
+}
+
 /*
  * Tells relay365-tokend of refusals, and of the message that was taken. The
  * client has its answer by then: what it waits for must not wait for us.
  */
-static void tell(struct session *session, enum sent sent, int code, const char *line)
+static void tell(const struct session *session, enum sent sent, int code, const char *line)
 {
 	bool yes = code / 100 == 2;
 
-	if (sent == SENT_END)
-		log_end_of_message(session, line);
 	if (sent == SENT_QUIT || sent == SENT_QUIET || code / 100 == 3 ||
 	    (yes && sent != SENT_END))
 		return;
-	session_report(session, session->up.mailbox, code, line, yes ? session->recipients : 0);
+	session_report(session, code, line, yes ? session->recipients : 0,
+		       yes ? 0 : concerned(session, sent));
 }
 
 static void answered(struct session *session, struct reply *reply)
@@ -94,11 +102,14 @@ static void answered(struct session *session, struct reply *reply)
 	char line[UPSTREAM_TEXT_MAX];
 
 	reply_line(reply, line, sizeof(line));
-	(void)reply_soften(reply);
+	if (sent == SENT_END)
+		log_end_of_message(session, line);
+	if (reply_soften(reply)) /* it is what the MTA does that counts */
+		reply_line(reply, line, sizeof(line));
 	if (sent != SENT_QUIET)
 		(void)wire_send(&session->client, reply->text, reply->len);
 	(void)wire_flush(&session->client);
-	tell(session, sent, code, line);
+	tell(session, sent, reply->code, line);
 	follow(session, sent, reply->code);
 	if (code == 421)
 		session->ending = true;

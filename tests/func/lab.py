@@ -269,8 +269,9 @@ class Lab:
         found = []
         steps = [self.look_around]
         steps += [self._sendmail.close] if self._sendmail else []
-        steps += [part.stop for part in (self._postfix, *self._daemons.values(), self._sim)
-                  if part]
+        # tokend, on which others wait, was started first and ends last, as under systemd
+        daemons = reversed(list(self._daemons.values()))
+        steps += [part.stop for part in (self._postfix, *daemons, self._sim) if part]
         for step in [*steps, lambda: procs.kill_all(self.folder)]:
             try:
                 step()
