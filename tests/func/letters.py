@@ -14,10 +14,8 @@ import re
 
 import flow
 import procs
+from postfix import PATIENCE_S
 
-# more than the minute for which Postfix leaves a message alone that it finds locked, as it does
-# when it tries it again while smtp(8), on a busy machine, still lets it go
-PATIENCE_S = 100
 NOTICE = re.compile(r"sender non-delivery notification|status=bounced|removed \(expired\)")
 
 
@@ -124,4 +122,4 @@ def started(lab, milter=False, **options):
     return Letters(lab, flow.wire(lab, milter=milter, chroot=False, **options))
 
 
-__all__ = ["Letters", "PATIENCE_S", "fast", "name_of", "started"]
+__all__ = ["Letters", "fast", "name_of", "started"]

@@ -32,6 +32,10 @@ DELIVERY = re.compile(
     r"(?:orig_to=<(?P<orig_to>[^>]*)>, )?relay=(?P<relay>[^,]*), .*?"
     r"dsn=(?P<dsn>[\d.]+), status=(?P<status>\w+) \((?P<text>.*)\)$", re.MULTILINE)
 
+# more than the minute for which Postfix leaves a message alone that it finds locked, as it does
+# when it tries it again while smtp(8), on a busy machine, still lets it go
+PATIENCE_S = 100
+
 Delivery = collections.namedtuple(
     "Delivery", "service pid qid to orig_to relay dsn status text")
 
@@ -257,7 +261,7 @@ class PostfixInstance:
         """Recipient -> Delivery: the latest of each recipient."""
         return {d.to: d for d in self.deliveries(qid)}
 
-    def wait_status(self, qid, status, count=1, timeout=20):
+    def wait_status(self, qid, status, count=1, timeout=PATIENCE_S):
         """Wait until `count` recipients have this status; those deliveries."""
         def enough():
             found = [d for d in self.status(qid).values() if d.status == status]
@@ -283,7 +287,7 @@ class PostfixInstance:
             lambda: "%s; queue: %s; log:\n%s" % (
                 what, json.dumps(self.queue(), indent=1), procs.tail(self.log())))
 
-    def wait_queue_empty(self, timeout=30):
+    def wait_queue_empty(self, timeout=PATIENCE_S):
         self.wait_queue(lambda queue: not queue, timeout, "an empty queue")
 
     def flush(self):
