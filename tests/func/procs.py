@@ -61,8 +61,15 @@ def write(path, text, mode=0o644):
 PORTS = range(10000, 30000)
 
 
+def _own_ports():
+    """PORTS, or a part of them for each of pytest-xdist's workers: a port that is free now may
+    be taken before its server starts."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return PORTS[worker::int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))]
+
+
 def free_port(address="127.0.0.1"):
-    for port in random.sample(PORTS, 100):
+    for port in random.sample(_own_ports(), 100):
         with socket.socket() as sock:
             # as servers do: a connection in TIME_WAIT is no obstacle
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

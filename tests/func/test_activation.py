@@ -11,10 +11,6 @@ import token_client
 
 pytestmark = pytest.mark.needs_build
 
-# What systemd does: descriptors from 3 on, and LISTEN_PID is the program's.
-WRAPPER = ["/bin/sh", "-c", 'LISTEN_PID=$$ exec "$@"', "sh"]
-
-
 @pytest.fixture
 def kept(lab):
     """The token socket of tokend's run folder, bound here."""
@@ -23,26 +19,13 @@ def kept(lab):
     sock = socket.socket(socket.AF_UNIX)
     sock.bind(path)
     sock.listen(64)
-    if sock.fileno() != 3:          # take the place of what is there, and put it back
-        was = os.dup(3) if _is_open(3) else None
-        os.dup2(sock.fileno(), 3)
-    lab.tokend.wrapper = WRAPPER
-    lab.tokend.pass_fds = (3,)
+    # What systemd does: descriptors from 3 on, and LISTEN_PID is the program's. Here, 3 may be
+    # anything, for example what pytest-xdist talks to its worker by.
+    lab.tokend.wrapper = ["/bin/bash", "-c", 'exec 3<&%d; LISTEN_PID=$$ exec "$@"' % sock.fileno(),
+                          "bash"]
+    lab.tokend.pass_fds = (sock.fileno(),)
     yield path
-    if sock.fileno() != 3:
-        os.close(3)
-        if was is not None:
-            os.dup2(was, 3)
-            os.close(was)
     sock.close()
-
-
-def _is_open(fd):
-    try:
-        os.fstat(fd)
-        return True
-    except OSError:
-        return False
 
 
 def test_restart_turns_nobody_away(lab, kept):

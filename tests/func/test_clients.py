@@ -20,7 +20,8 @@ import programs
 pytestmark = pytest.mark.needs_build
 
 RECIPES = programs.TREE / "contrib" / "clients"
-ADDRESS = "127.0.0.58"      # for this test alone: the port is fixed
+# the ports are fixed, so each process that runs tests has an address of its own
+ADDRESS = "127.%d.%d.%d" % (58 + (os.getpid() >> 16), os.getpid() >> 8 & 255, os.getpid() & 255)
 # contrib/install-packages unpacks packages here that have no business in the system itself
 ASIDE = os.environ.get("RELAY365_CLIENTS", "/var/cache/relay365-clients")
 MESSAGE = "From: relay@contoso.com\nTo: a@example.net\nSubject: test\n\nhello\n"
