@@ -258,7 +258,7 @@ def test_dovecot_refuses_another(lab, provider, dovecot):
 
 def test_postfix_delivers_to_dovecot(lab, dovecot):
     postfix = flow.wire(lab, milter=False)
-    assert postfix.send(flow.SENDER, ["r@example.net"]).ok
+    sent = postfix.send(flow.SENDER, ["r@example.net"])
     procs.wait_for(dovecot.messages, 30, lambda: "a message; log:\n" + postfix.log())
-    postfix.wait_queue_empty()
+    postfix.wait_status(sent.qid, "sent")
     assert {d.status for d in postfix.deliveries()} == {"sent"}
