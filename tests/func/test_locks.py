@@ -105,13 +105,13 @@ def test_locked_client_or_login(lab):
 
 def test_lock_ends_by_itself(lab):
     letters = with_sources(lab)
-    lock(lab, "erp", **{"for": "2s"})
-    lock(lab, "relay", **{"for": "2s"})
+    lock(lab, "erp", **{"for": "10s"})
+    lock(lab, "relay", **{"for": "10s"})
     assert letters.try_to_send(xclient=ERP).code == 550
     assert token_client.ask(lab.folder + "/run/token")["status"] == "later"
-    lab.milter.wait_log("unlock key=source:erp by=time")
-    lab.tokend.wait_log("unlock key=mailbox:relay@contoso.com by=time")
-    assert locks(lab) == locks(lab, "milter") == {}
+    lab.milter.wait_log("unlock key=source:erp by=time", timeout=40)
+    lab.tokend.wait_log("unlock key=mailbox:relay@contoso.com by=time", timeout=40)
+    procs.wait_for(lambda: locks(lab) == locks(lab, "milter") == {}, 20, "no locks")
     letters.send(xclient=ERP)
     letters.check_arrived()
 
