@@ -8,6 +8,7 @@ import smtplib
 import socket
 import sqlite3
 import threading
+import time
 
 import pytest
 
@@ -213,22 +214,20 @@ def test_tokend(lab):
     configure(lab)
     # an idle smtp(8) counts as sending until it ends, if its session outlived tokend
     postfix = flow.wire(lab, milter=False, main={"max_idle": "1s"})
-    # connections times recipients of a message, on their way; as many whose count
-    # the thread that writes the ledger has not come to
-    in_flight = 2 * 3 * 5
+    in_flight = 3 * 5       # connections times recipients of a message
     rng = random.Random(365)
     counted = 0
     for _ in range(TOKEND_ROUNDS):
         known = counted
         before = at_exchange(lab)
         fill_queue(postfix, 8)
-        procs.wait_for(lambda: at_exchange(lab) >= before + rng.randrange(1, 30), 30,
-                       "deliveries")
+        some = before + rng.randrange(1, 30)
+        procs.wait_for(lambda least=some: at_exchange(lab) >= least, 60, "deliveries")
         lab.tokend.kill()
         ledger(lab.folder + "/state/delivered.db")
         lab.tokend.start()
         postfix.flush()
-        postfix.wait_queue_empty(60)
+        postfix.wait_queue_empty()
         took = at_exchange(lab)
         counted = flow.status(lab)["tokend"]["mailboxes"][0]["delivered"]
         assert abs((counted - known) - (took - before)) <= in_flight
@@ -259,11 +258,14 @@ def test_lease_that_outlives_tokend(lab, status, ends):
         lab.tokend.kill()
         lab.tokend.start()
         assert leases(lab) == 1
+        told = time.monotonic()
         tell_map(lab, status)
-        assert leases(lab) == 1, "its other recipients are still to come"
-        with contextlib.suppress(procs.Timeout):
-            procs.wait_for(lambda: leases(lab) == 0, 6, "the end of the lease")
-        assert leases(lab) == (0 if ends else 1)
+        assert leases(lab) == 1 or time.monotonic() > told + 2, "its other recipients may follow"
+        if ends:
+            procs.wait_for(lambda: leases(lab) == 0, 30, "the end of the lease")
+        else:
+            with pytest.raises(procs.Timeout):
+                procs.wait_for(lambda: leases(lab) == 0, 6, "the end of the lease")
 
 
 def leases(lab):
