@@ -138,7 +138,7 @@ def test_hanging_command_holds_up_nobody(lab, web):
     wait_state(lab, "error")
     begin = time.monotonic()
     mend(lab)
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 20
     assert lab.tokend.running()
 
 

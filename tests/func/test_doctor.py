@@ -313,7 +313,7 @@ AT_ENTRA = {
                       "mail flows until the token ends"),
     "certificate ends soon": (old_certificate, WARNING, "certificate.* ends at .*, in [45] days",
                               DO + "renew it"),
-    "clock ten minutes off": (clock, FAULT, r"clock is (599|600|601) s behind Entra's",
+    "clock ten minutes off": (clock, FAULT, r"clock is (59[5-9]|60[0-5]) s behind Entra's",
                               "timedatectl"),
 }
 
