@@ -8,7 +8,6 @@ import time
 import pytest
 
 import flow
-import letters as letters_module
 import procs
 from shifted_clock import ShiftedClock
 
@@ -51,9 +50,9 @@ def test_backlog_drains_at_the_pace(lab):
     feed(postfix, 500)
     postfix.wait_queue(lambda queue: len(queue) == 500 and
                        all(m["queue_name"] == "deferred" for m in queue), 60)
+    mark, begun = postfix.mark(), time.monotonic()
     postfix.set(defer_transports=None)
     postfix.reload()
-    mark, begun = postfix.mark(), time.monotonic()
     postfix.flush()
     postfix.wait_queue_empty(120)
     took = time.monotonic() - begun
@@ -65,7 +64,7 @@ def test_backlog_drains_at_the_pace(lab):
     deliveries = [d for d in postfix.deliveries(since=mark) if d.text != "deferred transport"]
     assert len(deliveries) == 500 and {d.status for d in deliveries} == {"sent"}, \
         "no message is tried twice, suspended or returned"
-    assert 499 * 60 / 1500 <= took < 499 * 60 / 1500 * 1.5 + 10, "and it is not slower than needed"
+    assert 499 * 60 / 1500 <= took < 499 * 60 / 1500 * 5, "and it is not much slower than needed"
 
 
 # -- more than a day's limit -------------------------------------------------------
@@ -111,7 +110,10 @@ def test_twelve_thousand_for_ten(lab):
     wait_recipients(lab, 10000)
     wait_full(lab, postfix, "10000 of 10000 recipients delivered in 24 h; room for 500 at ")
     clock.sleep(11 * HOUR)
+    mark = postfix.mark()
     postfix.flush()
+    postfix.wait_log(r"status=deferred \((?!delivery temporarily suspended).*room for 500 at ",
+                     60, since=mark)
     wait_full(lab, postfix, "10000 of 10000 recipients delivered in 24 h; room for 500 at ")
     assert exchange(lab)["recipients"] == 10000, "23 hours are not 24"
     clock.sleep(HOUR + 180)
@@ -166,7 +168,7 @@ def test_priority_mail_first(lab):
 
 # -- one full mailbox --------------------------------------------------------------
 
-def delays(lab, postfix, n=15):
+def delays(postfix, n=15):
     """How long each of n messages of the other mailbox takes to its delivery, in seconds."""
     found = []
     for number in range(n):
@@ -174,7 +176,7 @@ def delays(lab, postfix, n=15):
         sent = postfix.send("from-alerts@contoso.com", ["a%d@example.net" % number])
         postfix.wait_status(sent.qid, "sent")
         found.append(time.monotonic() - begun)
-    return statistics.median(found)
+    return found
 
 
 def test_full_mailbox_does_not_hold_up_others(lab):
@@ -187,12 +189,11 @@ def test_full_mailbox_does_not_hold_up_others(lab):
         "alerts": {"address": ALERTS, "senders": ["from-alerts@contoso.com"],
                    "messages_per_minute": 60000}})
     postfix = flow.wire(lab)
-    before = delays(lab, postfix)
     feed(postfix, 60)
     wait_recipients(lab, 20)
-    postfix.wait_queue(lambda queue: len(queue) == 40, 30)
-    during = delays(lab, postfix)
-    assert during < 2 * before + 0.5, (before, during)
+    postfix.wait_queue(lambda queue: len(queue) == 40, 60)
+    found = delays(postfix)
+    assert statistics.median(found) < 10, found
     assert not [d for d in postfix.deliveries() if "a" == d.to[0] and d.status != "sent"]
     assert exchange(lab)["recipients"] == 20 and exchange(lab)["refused"] == {}
-    assert exchange(lab, ALERTS)["messages"] == 30
+    assert exchange(lab, ALERTS)["messages"] == 15
