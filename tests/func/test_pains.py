@@ -327,6 +327,9 @@ def test_postfix_check_is_content(lab):
     def said():
         mark = postfix.mark()
         done = postfix.run("postfix", "check")
+        # postlogd writes one line after the other, at its leisure
+        postfix.run("postlog", "the check is over")
+        postfix.wait_log("the check is over", since=mark)
         return done.stdout + done.stderr + postfix.log()[mark:]
 
     assert os.path.exists(postfix.queue_dir + "/relay365/token")

@@ -56,7 +56,8 @@ def test_restart_during_an_outage(lab):
     assert postfix.send(flow.SENDER, ["r@example.net"]).ok
     lab.sim.wait_messages(1)
     lab.sim.listen("entra")
-    procs.wait_for(lambda: not token_status(lab)["kept"], 30, "a token of its own")
+    # the longer the outage was, the later the next attempt
+    procs.wait_for(lambda: not token_status(lab)["kept"], 90, "a token of its own")
 
 
 def test_kept_token_of_another_client_is_not_used(lab):
@@ -101,8 +102,11 @@ def test_full_disk(lab, state_disk, web):
     lab.tokend.start()
     test_grants.sign_in(lab)
     kept(lab, "mailbox-relay")
+    web.wait(2)                     # nobody had signed in, then somebody had
+    procs.wait_for(lambda: not procs.read(lab.folder + "/state/alarms/token:mailbox:relay"), 30,
+                   "the end of that alarm on the disk")
     state_disk.fill()
-    notice = web.wait(3)[-1]        # nobody had signed in, then somebody had
+    notice = web.wait(3)[-1]
     assert notice["id"] == "vault/mailbox/relay" and notice["event"] == "alarm"
     assert token_client.ask(lab.folder + "/run/token")["status"] == "ok"
     state_disk.make_room()
@@ -125,8 +129,8 @@ def test_stalled_disk(lab):
     procs.write(lab.folder + "/slow", "")
     begin = time.monotonic()
     test_grants.sign_in(lab)
-    assert time.monotonic() - begin < 15
-    lab.tokend.wait_log("takes longer than 3 s to store a new refresh token", timeout=1)
+    assert time.monotonic() - begin < 40
+    lab.tokend.wait_log("takes longer than 3 s to store a new refresh token")
     assert token_client.ask(lab.folder + "/run/token")["status"] == "ok"
     os.unlink(lab.folder + "/slow")
     assert "refresh=" in kept(lab, "mailbox-relay")
