@@ -177,7 +177,7 @@ def test_answers_go_wrong_on_demand(sim):
     assert broken("token", value="a\nb")[2]["access_token"] == "a\nb"
     assert b"<html>" in broken("garbage")[2]
     assert broken("redirect")[0] == 302
-    assert len(json.dumps(broken("fields", value={"refresh_in": 9})[2]))
+    assert broken("fields", value={"refresh_in": 9})[2]["refresh_in"] == 9
     with pytest.raises(Exception, match="IncompleteRead"):
         broken("truncated")
     for kind in ("reset", "drop"):
