@@ -367,4 +367,6 @@ def test_token_is_locked_in_memory(lab):
     part = token[middle:middle + 40]
     procs.wait_for(lambda: len(mappings_with(lab.tokend.pid, part)) == 1, 10, "one copy")
     [flags] = mappings_with(lab.tokend.pid, part)
-    assert "lo" in flags and "dd" in flags, flags
+    with open(programs.program("relay365-tokend"), "rb") as f:
+        sanitized = b"__asan_init" in f.read()      # then mlock() does nothing
+    assert "dd" in flags and (sanitized or "lo" in flags), flags
