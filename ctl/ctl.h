@@ -39,6 +39,7 @@ int ctl_explain(const struct ctl *ctl);
 int ctl_hold(const struct ctl *ctl);
 int ctl_limits(const struct ctl *ctl);
 int ctl_lock(const struct ctl *ctl);
+int ctl_metrics(const struct ctl *ctl);
 int ctl_probe(const struct ctl *ctl);
 int ctl_queue(const struct ctl *ctl);
 int ctl_reload(const struct ctl *ctl);

@@ -28,6 +28,7 @@ static const struct command {
 	 ctl_status, false},
 	{"limits", "", "each limit in force and who uses it most; or --what-if CONFIG",
 	 ctl_limits, false},
+	{"metrics", "", "what status tells, as OpenMetrics", ctl_metrics, false},
 	{"queue", "", "who waits, why, until when, and when it expires", ctl_queue, false},
 	{"why", "ID", "what happened to a message: QUEUE-ID [--log FILE...]", ctl_why, false},
 	{"hold", "ID|KEY", "keep queued mail back: a message, or all of a mailbox or source",

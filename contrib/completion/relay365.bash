@@ -1,7 +1,7 @@
 # bash completion for relay365(8). The commands are those of ctl/main.c; a test compares them.
 _relay365()
 {
-	local commands='alarm authorize backup check doctor explain hold limits lock probe
+	local commands='alarm authorize backup check doctor explain hold limits lock metrics probe
 		queue release reload reset setup status token unlock why'
 	local cur=${COMP_WORDS[COMP_CWORD]} command= word i words=
 	for ((i = 1; i < COMP_CWORD; i++)); do

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Documentation against the tables it documents: every key of conf.def with its
-# type, bounds and default, every event with its level, every command of
-# relay365, in both directions; then mandoc's own opinion of each manual page,
+# type, bounds and default, every event with its level, every metric, every
+# command of relay365, in both directions; then mandoc's own opinion of each manual page,
 # and the relative links of the Markdown files.
 # Usage: docs.sh [TOP]: the top of the source tree, the current folder if not given.
 set -eu
@@ -123,6 +123,39 @@ awk '
 	name != "" { print name ": " $0; name = "" }
 ' $page | sort >"$work/page"
 differ event $events $page
+
+# --- metrics ---
+
+metrics=ctl/metrics.def
+page=ctl/relay365-metrics.7
+# Name, kind and labels as the page has them, and the help.
+awk '
+	/^METRIC\(/ { text = ""; open = 1 }
+	open { text = text $0 " "; if (/"\)$/) { print text; open = 0 } }
+' $metrics | awk '
+	{
+		type = $2; sub(/,$/, "", type)
+		n = 0
+		while (match($0, /"[^"]*"/)) {
+			text[++n] = substr($0, RSTART + 1, RLENGTH - 2)
+			$0 = substr($0, RSTART + RLENGTH)
+		}
+		# name, unit, list, member, labels, help
+		labels = text[5]
+		gsub(/=[a-z_]*/, "", labels)
+		gsub(/,/, ", ", labels)
+		print text[1] (type == "COUNTER" ? "_total" : "") ": " \
+			substr(type, 1, 1) tolower(substr(type, 2)) \
+			(text[2] == "" ? "" : ", " text[2]) "; " \
+			(labels == "" ? "no labels" : "labels: " labels) ". " text[6] "."
+	}' | sort >"$work/table"
+awk '
+	/^\.Sh / { inside = $2 == "METRICS" }
+	inside && /^\.It Ic / { name = $3; text = ""; next }
+	name != "" && text == "" { text = $0; next }
+	name != "" { print name ": " text " " $0; name = "" }
+' $page | sort >"$work/page"
+differ metric $metrics $page
 
 # --- errors ---
 
