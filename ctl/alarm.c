@@ -248,26 +248,22 @@ static void take_settings(const cJSON *given, struct settings *settings_r)
 }
 
 /* Without a daemon they are read, and somebody must be told. */
-static int read_settings(const struct ctl *ctl, struct conf **conf_r, struct settings *settings_r)
+static int read_settings(const struct ctl *ctl, struct conf **conf_r, struct settings *settings_r,
+			 struct err *err)
 {
-	struct err err = ERR_INIT;
 	const struct conf *conf;
 	size_t n;
 
-	*conf_r = conf_load(ctl->conf_path, &err);
-	if (*conf_r == NULL) {
-		(void)fprintf(stderr, "relay365: %s\n", err.text);
+	*conf_r = conf_load(ctl->conf_path, err);
+	if (*conf_r == NULL)
 		return -1;
-	}
 	conf = *conf_r;
-	if (conf->alarm_command[0] == '\0' && conf->alarm_url[0] == '\0') {
-		(void)fprintf(
-			stderr,
-			"relay365: %s sets neither alarm_command nor alarm_url, so alarms go "
-			"nowhere but into the log and relay365 status\n",
+	if (conf->alarm_command[0] == '\0' && conf->alarm_url[0] == '\0')
+		return err_set(
+			err, ERR_CONFIG,
+			"%s sets neither alarm_command nor alarm_url, so alarms go nowhere "
+			"but into the log and relay365 status",
 			conf->path);
-		return -1;
-	}
 	n = conf->queue_directories.count;
 	*settings_r = (struct settings){.command = conf->alarm_command,
 					.url = conf->alarm_url,
@@ -282,10 +278,10 @@ static int read_settings(const struct ctl *ctl, struct conf **conf_r, struct set
 }
 
 static int get_settings(const struct ctl *ctl, const cJSON *given, struct conf **conf_r,
-			struct settings *settings_r)
+			struct settings *settings_r, struct err *err)
 {
 	if (!cJSON_IsObject(given))
-		return read_settings(ctl, conf_r, settings_r);
+		return read_settings(ctl, conf_r, settings_r, err);
 	take_settings(given, settings_r);
 	return 0;
 }
@@ -313,22 +309,42 @@ static bool deliver(const struct settings *settings, cJSON *notice)
 	return taken;
 }
 
+/* In text the log has said all. */
+static int tell(const struct ctl *ctl, bool taken)
+{
+	struct err err = ERR_INIT;
+	cJSON *json;
+
+	if (!ctl->json)
+		return taken ? CTL_OK : CTL_PROBLEM;
+	if (!taken) {
+		(void)err_set(&err, ERR_TEMP, "nobody took the notice; the log says why");
+		return ctl_print_error(ctl, &err, CTL_PROBLEM);
+	}
+	json = cJSON_CreateObject();
+	(void)cJSON_AddTrueToObject(json, "taken");
+	return ctl_print_json(json, CTL_OK);
+}
+
 int ctl_alarm(const struct ctl *ctl)
 {
 	cJSON *notice = read_notice();
 	cJSON *given = cJSON_DetachItemFromObjectCaseSensitive(notice, "settings");
 	struct settings settings = {.queue_dir = NULL};
+	struct err err = ERR_INIT;
 	struct conf *conf = NULL;
-	int status = CTL_CONFIG;
+	int status;
 
 	if (ctl->argc != 0 || !cJSON_IsObject(notice)) {
-		(void)fputs("usage: relay365 [-c FILE] alarm <NOTICE.json\n", stderr);
+		(void)fputs("usage: relay365 [-c FILE] [--json] alarm <NOTICE.json\n", stderr);
 		status = CTL_USAGE;
-	} else if (get_settings(ctl, given, &conf, &settings) == 0) {
+	} else if (get_settings(ctl, given, &conf, &settings, &err) < 0) {
+		status = ctl_print_error(ctl, &err, CTL_CONFIG);
+	} else {
 		close_inherited();
 		log_open("relay365", settings.log_to_stderr ? LOG_TO_STDERR : LOG_TO_SYSLOG,
 			 settings.log_json, false);
-		status = deliver(&settings, notice) ? CTL_OK : CTL_PROBLEM;
+		status = tell(ctl, deliver(&settings, notice));
 	}
 	free(settings.queue_dir);
 	conf_free(&conf);

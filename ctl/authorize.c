@@ -31,10 +31,10 @@ static int ask(const struct authorize *a, const char *verb, const char *key, con
 	if (control_ask(a->socket, verb, pairs, key == NULL ? 1 : 2, CTL_TIMEOUT_MS, json_r,
 			&err) == 0)
 		return CTL_OK;
-	(void)fprintf(stderr, "relay365-tokend: %s\n", err.text);
-	return err.class == ERR_TEMP	 ? CTL_TRY_LATER
-	       : err.class == ERR_CONFIG ? CTL_CONFIG
-					 : CTL_PROBLEM;
+	return ctl_print_daemon_error(a->ctl, "tokend", &err,
+				      err.class == ERR_TEMP	? CTL_TRY_LATER
+				      : err.class == ERR_CONFIG ? CTL_CONFIG
+								: CTL_PROBLEM);
 }
 
 /* What the user must do; to standard error, so that --json has standard output to itself. */
@@ -62,12 +62,14 @@ static void show_task(cJSON *status)
 static int hand_on_address(const struct authorize *a)
 {
 	char address[ADDRESS_MAX];
+	struct err err = ERR_INIT;
 	cJSON *answer = NULL;
 	int result;
 
 	if (fgets(address, sizeof(address), stdin) == NULL) {
-		(void)fputs("\nrelay365: there was no address to read\n", stderr);
-		return CTL_PROBLEM;
+		(void)fputs("\n", stderr);
+		(void)err_set(&err, ERR_PERM, "there was no address to read");
+		return ctl_print_error(a->ctl, &err, CTL_PROBLEM);
 	}
 	address[strcspn(address, "\r\n")] = '\0';
 	result = ask(a, "authorize-answer", "address", address, &answer);
@@ -108,6 +110,7 @@ static int show_end(const struct authorize *a, cJSON *status)
 static int follow(const struct authorize *a, bool browser)
 {
 	const struct timespec pause = {0, LOOK_MS * 1000000L};
+	struct err err = ERR_INIT;
 	bool shown = false;
 
 	for (;;) {
@@ -119,11 +122,12 @@ static int follow(const struct authorize *a, bool browser)
 			return result;
 		state = ctl_text(status, "state");
 		if (strcmp(state, "none") == 0) {
-			(void)fputs("relay365: the sign-in was given up, since the configuration "
-				    "was read again or the daemon restarted; start again\n",
-				    stderr);
 			cJSON_Delete(status);
-			return CTL_TRY_LATER;
+			(void)err_set(
+				&err, ERR_TEMP,
+				"the sign-in was given up, since the configuration was read "
+				"again or the daemon restarted; start again");
+			return ctl_print_error(a->ctl, &err, CTL_TRY_LATER);
 		}
 		if (strcmp(state, "done") == 0 || strcmp(state, "failed") == 0)
 			return show_end(a, status);
@@ -152,10 +156,8 @@ static int import(const struct authorize *a, cJSON **started_r)
 	if (mailbox == NULL)
 		mailbox = conf_mailbox_by_address(conf, a->mailbox);
 	if (token_file_read(a->import, mailbox == NULL ? NULL : mailbox->tenant->client_id,
-			    &refresh, &err) < 0) {
-		(void)fprintf(stderr, "relay365: %s\n", err.text);
-		return CTL_CONFIG;
-	}
+			    &refresh, &err) < 0)
+		return ctl_print_error(a->ctl, &err, CTL_CONFIG);
 	result = ask(a, "authorize-import", "refresh_token", refresh.data, started_r);
 	secret_clear(&refresh);
 	return result;

@@ -83,7 +83,7 @@ int ctl_backup(const struct ctl *ctl)
 	int rc;
 
 	if (ctl->argc != 1) {
-		(void)fputs("usage: relay365 [-c FILE] backup FILE\n", stderr);
+		(void)fputs("usage: relay365 [-c FILE] [--json] backup FILE\n", stderr);
 		return CTL_USAGE;
 	}
 	socket = ctl_milter_socket(ctl->conf);

@@ -95,7 +95,7 @@ int ctl_check(const struct ctl *ctl)
 	cJSON *notes;
 
 	if (ctl->argc != 0) {
-		(void)fputs("usage: relay365 [-c FILE] check\n", stderr);
+		(void)fputs("usage: relay365 [-c FILE] [--json] check\n", stderr);
 		return CTL_USAGE;
 	}
 	notes = notes_of(conf);

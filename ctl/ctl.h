@@ -86,6 +86,9 @@ void ctl_plain(cJSON *json);
 int ctl_print_json(cJSON *json, int status);
 /* Tells why a command can't do its work, as {"error": ...} or a sentence; returns status. */
 int ctl_print_error(const struct ctl *ctl, const struct err *err, int status);
+/* The same of what a daemon refused or did not answer: its name comes first. */
+int ctl_print_daemon_error(const struct ctl *ctl, const char *daemon, const struct err *err,
+			   int status);
 
 /*
  * probe.c: tokend signs in with a mailbox's token; its verdict as

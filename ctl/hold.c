@@ -302,9 +302,18 @@ static void print_text(const struct work *work, int status)
 		(void)printf("No mail is held.\n");
 }
 
-static int finish(struct work *work, int status, const struct err *err)
+static int print_json(const struct work *work, int status, const struct err *err)
 {
 	cJSON *json = cJSON_CreateObject();
+
+	(void)cJSON_AddItemToObject(json, "messages", work->messages);
+	if (err->text[0] != '\0')
+		(void)cJSON_AddStringToObject(json, "error", err->text);
+	return ctl_print_json(json, status);
+}
+
+static int finish(struct work *work, int status, struct err *err)
+{
 
 	for (size_t i = 0; i < work->known; i++)
 		free(work->evidence[i].why);
@@ -313,23 +322,19 @@ static int finish(struct work *work, int status, const struct err *err)
 	if (status == CTL_OK && work->key != NULL && work->lock_key[0] == '\0' &&
 	    work->count == 0 && !work->already)
 		status = CTL_PROBLEM;
+	if (status == CTL_PROBLEM && err->text[0] == '\0')
+		(void)err_set(err, ERR_PERM, "no mailbox, source or message %s called \"%s\"",
+			      work->hold ? "in the queue is" : "on hold is", work->key);
+	if (work->ctl->json)
+		return print_json(work, status, err);
 	if (err->text[0] != '\0')
 		(void)fprintf(stderr, "relay365: %s\n", err->text);
 	else if (work->already)
 		(void)fprintf(stderr, "relay365: message %s is on hold already\n", work->key);
-	else if (status == CTL_PROBLEM)
-		(void)fprintf(stderr,
-			      "relay365: no mailbox, source or message %s called \"%s\"\n",
-			      work->hold ? "in the queue is" : "on hold is", work->key);
-	if (!work->ctl->json) {
-		ctl_plain(work->messages);
-		print_text(work, status);
-		cJSON_Delete(work->messages);
-		cJSON_Delete(json);
-		return status;
-	}
-	(void)cJSON_AddItemToObject(json, "messages", work->messages);
-	return ctl_print_json(json, status);
+	ctl_plain(work->messages);
+	print_text(work, status);
+	cJSON_Delete(work->messages);
+	return status;
 }
 
 /* A key that the configuration knows, else a queue id. */

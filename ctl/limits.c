@@ -46,10 +46,9 @@ static int show(const struct ctl *ctl)
 
 	result = control_call(socket, "limits", NULL, NULL, CTL_TIMEOUT_MS, &answer, &err);
 	free(socket);
-	if (result < 0) {
-		(void)fprintf(stderr, "relay365-milter: %s\n", err.text);
-		return err.class == ERR_TEMP ? CTL_TRY_LATER : CTL_PROBLEM;
-	}
+	if (result < 0)
+		return ctl_print_daemon_error(
+			ctl, "milter", &err, err.class == ERR_TEMP ? CTL_TRY_LATER : CTL_PROBLEM);
 	if (ctl->json)
 		return ctl_print_json(answer, CTL_OK);
 	ctl_plain(answer);

@@ -186,6 +186,19 @@ int ctl_print_error(const struct ctl *ctl, const struct err *err, int status)
 	return status;
 }
 
+int ctl_print_daemon_error(const struct ctl *ctl, const char *daemon, const struct err *err,
+			   int status)
+{
+	struct err whole = *err;
+
+	if (ctl->json) {
+		(void)err_add(&whole, "relay365-%s", daemon);
+		return ctl_print_error(ctl, &whole, status);
+	}
+	(void)fprintf(stderr, "relay365-%s: %s\n", daemon, err->text);
+	return status;
+}
+
 int ctl_with_conf(const struct ctl *without, int (*run)(const struct ctl *ctl))
 {
 	struct ctl ctl = *without;

@@ -61,14 +61,20 @@ cJSON *probe_ask(const char *socket, const char *mailbox, struct err *err)
 	}
 }
 
-/* The verdict on one mailbox; NULL when the daemon gave none, which was said. */
-static cJSON *ask(const struct run *run, const char *name)
+/* The verdict on one mailbox; NULL when the daemon gave none, which is told. */
+static cJSON *ask(const struct run *run, const char *name, cJSON *verdicts)
 {
 	struct err err = ERR_INIT;
-	cJSON *verdict = probe_ask(run->socket, name, &err);
+	cJSON *verdict = probe_ask(run->socket, name, &err), *instead;
 
-	if (verdict == NULL)
+	if (verdict == NULL && run->ctl->json) {
+		instead = cJSON_CreateObject();
+		(void)cJSON_AddStringToObject(instead, "mailbox", name);
+		(void)cJSON_AddStringToObject(instead, "error", err.text);
+		(void)cJSON_AddItemToArray(verdicts, instead);
+	} else if (verdict == NULL) {
 		(void)fprintf(stderr, "relay365-tokend: %s: %s\n", name, err.text);
+	}
 	return verdict;
 }
 
@@ -116,7 +122,7 @@ static int try_once(const struct run *run, const char *only, cJSON *verdicts)
 
 		if (only != NULL && strcmp(only, name) != 0)
 			continue;
-		verdict = ask(run, name);
+		verdict = ask(run, name, verdicts);
 		if (verdict == NULL) {
 			status = CTL_TRY_LATER;
 			continue;
@@ -163,6 +169,7 @@ int ctl_probe(const struct ctl *ctl)
 	const struct ctl_option options[] = {{"--wait", NULL, &wait},
 					     {"--transcript", &run.transcript, NULL}};
 	const struct conf_mailbox *mailbox;
+	struct err err = ERR_INIT;
 	int64_t wait_ms = 0;
 	int n, status;
 
@@ -182,9 +189,9 @@ int ctl_probe(const struct ctl *ctl)
 		if (mailbox == NULL)
 			mailbox = conf_mailbox_by_address(ctl->conf, rest[0]);
 		if (mailbox == NULL) {
-			(void)fprintf(stderr, "relay365: %s has no mailbox \"%s\"\n",
+			(void)err_set(&err, ERR_CONFIG, "%s has no mailbox \"%s\"",
 				      ctl->conf->path, rest[0]);
-			return CTL_CONFIG;
+			return ctl_print_error(ctl, &err, CTL_CONFIG);
 		}
 		only = mailbox->name;
 	}

@@ -396,12 +396,11 @@ static int run(const struct ctl *ctl, const struct wish *wish)
 		result = wish->undo ? undo(&work, &err) : plan(&work, &err);
 	if (result == 0 && wish->apply)
 		result = apply(&work, &err);
-	if (result == 0) {
+	if (result == 0)
 		status = print_work(&work, wish->apply || wish->undo);
-	} else {
-		(void)fprintf(stderr, "relay365: %s\n", err.text);
-		status = err.class == ERR_TEMP ? CTL_PROBLEM : CTL_CONFIG;
-	}
+	else
+		status = ctl_print_error(ctl, &err,
+					 err.class == ERR_TEMP ? CTL_PROBLEM : CTL_CONFIG);
 	for (int i = 0; i < FILES; i++)
 		setup_file_clear(&work.file[i]);
 	buf_clear(&work.notes);

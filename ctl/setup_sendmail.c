@@ -252,8 +252,7 @@ static int print_feature(const struct ctl *ctl)
 	int status = CTL_OK;
 
 	if (generate_feature(ctl->conf, &line, &err) < 0) {
-		(void)fprintf(stderr, "relay365: %s\n", err.text);
-		status = CTL_CONFIG;
+		status = ctl_print_error(ctl, &err, CTL_CONFIG);
 	} else if (ctl->json) {
 		json = cJSON_CreateObject();
 		(void)cJSON_AddStringToObject(json, "sendmail_mc", buf_text(&line));
@@ -276,8 +275,7 @@ static int run(struct work *work, bool want_apply, bool want_undo)
 		result = change_files(work, want_apply, &err);
 	if (result == 0)
 		return print_work(work, want_apply || want_undo);
-	(void)fprintf(stderr, "relay365: %s\n", err.text);
-	return err.class == ERR_TEMP ? CTL_PROBLEM : CTL_CONFIG;
+	return ctl_print_error(work->ctl, &err, err.class == ERR_TEMP ? CTL_PROBLEM : CTL_CONFIG);
 }
 
 int setup_sendmail(const struct ctl *ctl)

@@ -1,5 +1,7 @@
-/* relay365 token MAILBOX: prints an access token, and nothing else, for passwordeval and the
- * like. */
+/*
+ * relay365 token MAILBOX: prints an access token, and nothing else, for
+ * passwordeval and the like; with --json also until when it is valid.
+ */
 #include "base/compat.h"
 
 #include "ctl/ctl.h"
@@ -7,6 +9,7 @@
 #include "base/clock.h"
 #include "base/sock.h"
 #include "base/xalloc.h"
+#include "proto/json_time.h"
 #include "proto/kv.h"
 
 #include <errno.h>
@@ -67,20 +70,38 @@ static int receive(int fd, struct buf *in, struct kv_message *message_r, struct 
 	}
 }
 
-static int print_token(const struct kv_message *answer)
+static int print_json(const struct kv_message *answer, const struct kv_pair *token)
+{
+	char *copy = xstrndup(token->value, token->value_len);
+	cJSON *json = cJSON_CreateObject();
+	long long expires_s = 0;
+
+	(void)kv_number(answer, "expires_at", &expires_s);
+	(void)cJSON_AddStringToObject(json, "token", copy);
+	json_add_time(json, "expires_at", expires_s * 1000);
+	explicit_bzero(copy, token->value_len);
+	free(copy);
+	return ctl_print_json(json, CTL_OK);
+}
+
+static int print_answer(const struct ctl *ctl, const struct kv_message *answer)
 {
 	const struct kv_pair *token = kv_find(answer, "token");
-	char reason[1024];
+	struct err err = ERR_INIT;
+	char reason[ERR_TEXT_MAX];
 
 	if (kv_is(answer, "status", "ok") && token != NULL) {
+		if (ctl->json)
+			return print_json(answer, token);
 		(void)fwrite(token->value, 1, token->value_len, stdout);
 		(void)fputc('\n', stdout);
 		return CTL_OK;
 	}
 	if (kv_copy(answer, "reason", reason, sizeof(reason)) < 0)
 		(void)snprintf(reason, sizeof(reason), "relay365-tokend gave no reason");
-	(void)fprintf(stderr, "relay365: %s\n", reason);
-	return kv_is(answer, "status", "later") ? CTL_TRY_LATER : CTL_PROBLEM;
+	(void)err_set(&err, ERR_TEMP, "%s", reason);
+	return ctl_print_error(ctl, &err,
+			       kv_is(answer, "status", "later") ? CTL_TRY_LATER : CTL_PROBLEM);
 }
 
 int ctl_token(const struct ctl *ctl)
@@ -91,28 +112,28 @@ int ctl_token(const struct ctl *ctl)
 	const struct conf_mailbox *mailbox;
 	const char *name = ctl->argc == 1 ? ctl->argv[0] : NULL;
 	char *path;
-	int fd, status = CTL_TRY_LATER;
+	int fd, status;
 
 	if (name == NULL) {
-		(void)fputs("usage: relay365 [-c FILE] token MAILBOX\n", stderr);
+		(void)fputs("usage: relay365 [-c FILE] [--json] token MAILBOX\n", stderr);
 		return CTL_USAGE;
 	}
 	mailbox = conf_mailbox_by_name(ctl->conf, name, strlen(name));
 	if (mailbox == NULL)
 		mailbox = conf_mailbox_by_address(ctl->conf, name);
 	if (mailbox == NULL) {
-		(void)fprintf(stderr, "relay365: %s has no mailbox \"%s\"\n", ctl->conf->path,
+		(void)err_set(&err, ERR_CONFIG, "%s has no mailbox \"%s\"", ctl->conf->path,
 			      name);
-		return CTL_CONFIG;
+		return ctl_print_error(ctl, &err, CTL_CONFIG);
 	}
 	path = xasprintf("%s/token", ctl->conf->run_dir);
 	fd = sock_connect(path, &err);
 	free(path);
 	if (fd >= 0 && ask(fd, mailbox->address, &err) == 0 &&
 	    receive(fd, &in, &answer, &err) == 0)
-		status = print_token(&answer);
+		status = print_answer(ctl, &answer);
 	else
-		(void)fprintf(stderr, "relay365: %s\n", err.text);
+		status = ctl_print_error(ctl, &err, CTL_TRY_LATER);
 	if (fd >= 0)
 		(void)close(fd);
 	buf_clear(&in);

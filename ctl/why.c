@@ -295,15 +295,14 @@ static int tell(const struct ctl *ctl, const char *const *rest, int n, const cha
 
 	files[0] = log;
 	memcpy(files + 1, rest + 1, ((size_t)n - 1) * sizeof(*files));
-	if (maillog_read(files, log == NULL ? 0 : (size_t)n, ctl->conf, each_line, &story, &err) <
-	    0)
-		(void)fprintf(stderr, "relay365: %s\n", err.text);
-	else if (story.json == NULL)
-		(void)fprintf(stderr, "relay365: the mail log has no message \"%s\"\n", story.id);
+	if (maillog_read(files, log == NULL ? 0 : (size_t)n, ctl->conf, each_line, &story,
+			 &err) == 0 &&
+	    story.json == NULL)
+		(void)err_set(&err, ERR_PERM, "the mail log has no message \"%s\"", story.id);
 	free(files);
-	if (err.text[0] != '\0' || story.json == NULL) {
+	if (err.text[0] != '\0') {
 		cJSON_Delete(story.json);
-		return CTL_PROBLEM;
+		return ctl_print_error(ctl, &err, CTL_PROBLEM);
 	}
 	advise(&story);
 	status = add_now(&story, ctl, sendmail);

@@ -1,5 +1,6 @@
 """An admin is told once, in time, and outside of the mail path."""
 
+import json
 import re
 import time
 
@@ -165,6 +166,9 @@ def test_trial(lab, web):
     lab.relay365("alarm", data="nothing", status=2)
     web.answers = [500] * 9
     lab.relay365("alarm", data='{"event": "alarm", "what": "a trial"}', status=1)
+    web.answers = []
+    done = lab.relay365("alarm", "-j", data='{"event": "alarm", "what": "a trial"}')
+    assert json.loads(done.stdout) == {"taken": True}
 
 
 def test_trial_without_anybody_to_tell(lab):

@@ -53,14 +53,15 @@ def test_help_and_version(lab):
 
 
 @pytest.mark.parametrize("command", [
-    ["check"], ["status"], ["reload"], ["token", "relay"], ["setup", "postfix"]])
+    ["check"], ["status"], ["reload"], ["token", "relay"], ["setup", "postfix"], ["alarm"],
+    ["metrics"]])
 def test_every_command_refuses_a_broken_file(lab, command):
     lab.configure(nonsense="x")
-    done = lab.relay365(*command, status=78)
+    done = lab.relay365(*command, status=78, data=NOTICE)
     assert done.stdout == ""
     assert re.match(r"relay365: %s:\d+: unknown key \"nonsense\"" % re.escape(lab.config),
                     done.stderr)
-    said = json_of(lab.relay365("--json", *command, status=78))
+    said = json_of(lab.relay365("--json", *command, status=78, data=NOTICE))
     assert "unknown key" in said["error"]
 
 
@@ -75,6 +76,31 @@ def test_json_may_stand_anywhere(lab):
         assert json_of(lab.relay365(*args))["mailboxes"] == 1
     done = lab.relay365("limits", "--what-if", "/nonexistent", "-j", status=78)
     assert json_of(done) == {"error": "cannot read /nonexistent: No such file or directory"}
+
+
+NOTICE = '{"event": "alarm", "what": "a trial"}'
+MISSING = "/nonexistent/x"
+
+
+@pytest.mark.parametrize("args, status, text", [
+    (["alarm"], 78, "sets neither alarm_command"), (["limits"], 75, "relay365-milter: cannot connect"),
+    (["authorize", "relay"], 75, "relay365-tokend: cannot connect"),
+    (["authorize", "relay", "--import", MISSING], 78, MISSING), (["token", "relay"], 75, "connect"),
+    (["token", "nobody"], 78, 'no mailbox "nobody"'), (["probe", "nobody"], 78, 'no mailbox "nobody"'),
+    (["backup", MISSING], 75, "cannot connect"),
+    (["why", "4FA2B1C00D", "--log", MISSING], 1, MISSING),
+    (["why", "4FA2B1C00D", "--log", "/dev/null"], 1, "no message"),
+    (["hold", "4FA2B1C00D"], None, ""), (["release", "4FA2B1C00D", "--log", MISSING], None, ""),
+    (["limits", "--what-if", MISSING], 78, MISSING),
+    (["setup", "postfix", "--apply", "--config-dir", MISSING], 78, MISSING),
+    (["setup", "postfix", "--undo", "--config-dir", MISSING], 78, MISSING),
+    (["setup", "sendmail", "--config-dir", MISSING], 78, MISSING)], ids=str)
+def test_every_command_tells_errors_as_json(lab, args, status, text):
+    lab.configure()
+    plainly = lab.relay365(*args, status=status, data=NOTICE)
+    said = json_of(lab.relay365(*args, "--json", status=plainly.returncode, data=NOTICE))
+    assert said["error"] and text in said["error"]
+    assert said["error"] in plainly.stderr and plainly.stdout == ""
 
 
 def test_output_that_cannot_be_written(lab):
@@ -356,6 +382,15 @@ def test_token_exit_status(lab):
     assert unknown.stdout == "" and 'has no mailbox "nobody"' in unknown.stderr
 
 
+def test_token_as_json(lab):
+    lab.configure()
+    lab.tokend.start()
+    bare = lab.relay365("token", "relay", secret_output=True).stdout
+    said = json_of(lab.relay365("token", "relay", "--json", secret_output=True))
+    [token] = flow.status(lab)["tokend"]["tokens"]
+    assert said == {"token": bare.rstrip("\n"), "expires_at": token["expires_at"]}
+
+
 # -- setup ---------------------------------------------------------------------------
 
 def test_setup_says_the_same_as_text_and_json(lab):
@@ -399,7 +434,23 @@ def test_reload(lab):
     assert lab.milter.log().count("reload result=ok") == 2
     assert lab.tokend.log().count("reload result=ok") == 1
     done = lab.relay365("reload", "submit", status=75)
-    assert done.stderr == "relay365-submit does not run\n"
+    assert done.stderr == "relay365-submit: it does not run\n"
+
+
+def test_reload_as_json(lab):
+    start(lab)
+    lab.configure(log_format="json")
+    well = {"reloaded": True, "restart_for": "log_format"}
+    assert json_of(lab.relay365("reload", "--json")) == {"tokend": well, "milter": well}
+    assert json_of(lab.relay365("reload", "milter", "-j")) == {"milter": well}
+    assert json_of(lab.relay365("reload", "submit", "-j", status=75)) == {
+        "submit": {"error": "it does not run"}}
+    lab.milter.stop()
+    lab.configure(nonsense=1)       # the command reads it first
+    assert "unknown key" in json_of(lab.relay365("reload", "-j", status=78))["error"]
+    lab.configure()
+    said = json_of(lab.relay365("reload", "-j", status=75))
+    assert said["tokend"]["reloaded"] and "cannot connect" in said["milter"]["error"]
 
 
 def test_reload_of_what_is_down(lab):

@@ -113,6 +113,12 @@ def test_json_and_transcript(lab):
     assert "> NOOP" in probe(lab, "relay", "--transcript")
 
 
+def test_json_of_what_is_down(lab):
+    lab.configure()
+    [said] = json.loads(probe(lab, "--json", status=75))
+    assert said["mailbox"] == "relay" and "cannot connect" in said["error"]
+
+
 def test_server_that_repeats_the_token(lab):
     """What it says is shown, but for what may be secret; the lab looks for it."""
     lab.configure()
