@@ -101,8 +101,25 @@ static void finish_done(struct http *http)
 	}
 }
 
+/*
+ * A name is looked up in a thread, and libcurl waits for its end, up to a minute
+ * in which the loop stands still, unless it is told not to (since 7.87).
+ */
+#if LIBCURL_VERSION_NUM >= 0x075700
+static void never_wait_for_names(CURL *easy)
+{
+	(void)curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
+}
+#else
+static void never_wait_for_names(CURL *easy)
+{
+	(void)easy;
+}
+#endif
+
 int http_start(struct http *http, struct http_transfer *transfer)
 {
+	never_wait_for_names(transfer->easy);
 	return curl_multi_add_handle(http->multi, transfer->easy) == CURLM_OK ? 0 : -1;
 }
 

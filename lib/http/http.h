@@ -6,7 +6,8 @@
  * Answers are bounded (HTTP_ANSWER_MAX), redirects are not followed, TLS is
  * 1.2 or later with certificate and name verified, and a request has ended,
  * well or not, after HTTP_TIMEOUT_MS at the latest: before the SASL plugin
- * that waits for a token gives up.
+ * that waits for a token gives up. A name server that doesn't answer holds up
+ * its request alone, with libcurl 7.87 or later.
  */
 #ifndef RELAY365_HTTP_HTTP_H
 #define RELAY365_HTTP_HTTP_H
@@ -18,6 +19,7 @@
 #define HTTP_ANSWER_MAX 65536
 #define HTTP_TIMEOUT_MS 20000
 #define HTTP_CONNECT_TIMEOUT_MS 8000
+#define HTTP_RETRY_AFTER_MAX_S 86400 /* who asks for more patience gets this much */
 
 struct http;
 struct http_request;

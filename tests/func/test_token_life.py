@@ -2,9 +2,11 @@
 
 import base64
 import contextlib
+import ctypes
 import os
 import select
 import socket
+import subprocess
 import threading
 import time
 
@@ -290,3 +292,56 @@ def test_forty_slow_mailboxes_hold_up_nobody(lab):
     assert time.monotonic() - begin < 15, "one endpoint's time-out is 20 s"
     silent.close()
 
+
+# -- names -------------------------------------------------------------------------
+
+def libcurl():
+    """As (7, 88)."""
+    text = ctypes.cdll.LoadLibrary("libcurl.so.4").curl_version
+    text.restype = ctypes.c_char_p
+    return tuple(int(n) for n in text().decode().split()[0].partition("/")[2].split(".")[:2])
+
+
+@pytest.fixture
+def dead_name_server(lab):
+    """The only one that tokend knows takes questions and answers none."""
+    if libcurl() < (7, 87):
+        pytest.skip("an older libcurl waits for it")
+    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        server.bind(("127.0.0.77", 53))
+    except OSError as e:
+        pytest.skip("no name server can be played here: %s" % e)
+    server.settimeout(20)
+    resolv = procs.write(lab.folder + "/resolv.conf",
+                         "nameserver 127.0.0.77\noptions timeout:15 attempts:3\n")
+    switch = procs.write(lab.folder + "/nsswitch.conf", "hosts: files dns\n")
+    wrapper = ["unshare", "-m", "sh", "-c",
+               "mount --bind %s /etc/resolv.conf && mount --bind %s /etc/nsswitch.conf && "
+               "exec \"$@\"" % (resolv, switch), "sh"]
+    if subprocess.run([*wrapper, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("there is no mounting here")
+    lab.tokend.wrapper = wrapper
+    with server:
+        yield server
+
+
+def test_dead_name_server(lab, dead_name_server):
+    """A lookup takes a minute; it holds up nobody else, nor a reload, nor the end."""
+    here = relay365_conf.tenant_of(lab.sim, laboratory.TENANT, laboratory.CLIENT_ID,
+                                   lab.secret_file)
+    far = {**here, "token_endpoint": "https://login.nowhere.example/token"}
+    lab.configure(tenants={"here": here, "far": far}, mailboxes={
+        "relay": {"address": laboratory.ADDRESS, "tenant": "here", "default": True},
+        "far": {"address": "far@contoso.com", "tenant": "far", "senders": ["*@far.example"]}})
+    lab.tokend.start()
+    dead_name_server.recv(512)
+    begin = time.monotonic()
+    # takes the request back while the name is looked up
+    lab.relay365("reload", status=None)
+    assert token_client.map_answer(lab, "relay", "2.0.0 250 2.0.0 OK") == "NOTFOUND "
+    assert {t["tenant"]: t["state"] for t in flow.status(lab)["tokend"]["tokens"]} == {
+        "here": "valid", "far": "fetching"}
+    assert ask(lab)["status"] == "ok"
+    assert lab.tokend.stop() == 0
+    assert time.monotonic() - begin < 12, "a lookup takes 45 s"

@@ -64,3 +64,13 @@ def answers(clients, timeout=40):
         client.sock.settimeout(max(0.1, end - time.monotonic()))
         found.append(client.answer())
     return found
+
+
+def map_answer(lab, name, status):
+    """What Postfix gets when it asks for map status/NAME."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(40)
+        sock.connect(lab.queue_dir + "/relay365/map")
+        request = ("status/%s %s" % (name, status)).encode()
+        sock.sendall(b"%d:%s," % (len(request), request))
+        return sock.recv(65536).partition(b":")[2].rstrip(b",").decode()
