@@ -70,6 +70,8 @@ static void fill_answer(struct http_request *request, CURLcode code, struct http
 	(void)curl_easy_getinfo(request->transfer.easy, CURLINFO_RESPONSE_CODE, &status);
 	(void)curl_easy_getinfo(request->transfer.easy, CURLINFO_RETRY_AFTER, &retry_after);
 	answer->status = (int)status;
+	if (retry_after > HTTP_RETRY_AFTER_MAX_S)
+		retry_after = HTTP_RETRY_AFTER_MAX_S;
 	if (retry_after > 0)
 		answer->retry_after_ms = (int64_t)retry_after * 1000;
 }

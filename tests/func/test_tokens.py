@@ -233,6 +233,15 @@ def test_valid_token_is_served_during_an_outage(lab):
     assert token_client.ask(socket_of(lab))["status"] == "ok"
 
 
+def test_boundless_retry_after(lab):
+    """As milliseconds no clock holds it: an hour, as for all that is longer."""
+    roomy(lab)
+    lab.sim.fault("entra", "status", status=429, retry_after="9300000000000000")
+    lab.tokend.start()
+    procs.wait_for(lambda: "last_error" in token_status(lab), 10, "the failure")
+    assert 3500 < token_status(lab)["last_error"]["retry_in_s"] <= 3600
+
+
 def test_no_request_while_valid(lab):
     roomy(lab)
     postfix = flow.wire(lab, milter=False)
