@@ -201,6 +201,15 @@ static void tell(struct incident *incident)
 	cJSON_free(text);
 }
 
+/* It is not so bad any more: should it get as bad as it was, that is news. */
+static void ease(struct incident *incident, int level)
+{
+	if (incident->told > level)
+		incident->told = level;
+	if (incident->telling > level)
+		incident->telling = level;
+}
+
 static bool is_to_tell(const struct incident *incident)
 {
 	return incident->pid == 0 &&
@@ -277,6 +286,7 @@ void alarm_raise(const char *id, int level, const char *what, const char *action
 		if (incident->level == 0 && incident->told == 0)
 			incident->since_wall_ms = clock_wall_ms();
 		incident->level = level;
+		ease(incident, level);
 		(void)snprintf(incident->what, sizeof(incident->what), "%s", what);
 		(void)plain(incident->what);
 		(void)snprintf(incident->action, sizeof(incident->action), "%s", action);

@@ -3,9 +3,9 @@
  *
  * An incident has an id that its finder chooses ("token/contoso",
  * "calendar/contoso/certificate") and is raised and cleared as often as the
- * finder likes: one alarm goes out when it begins, one more when its level
- * rises, and one recovery notice when it ends. What was told is remembered in
- * a folder, so that a restart neither repeats nor forgets it.
+ * finder likes: one alarm goes out when it begins, one more each time its level
+ * rises, be it again, and one recovery notice when it ends. What was told is
+ * remembered in a folder, so that a restart neither repeats nor forgets it.
  *
  * Nothing here waits: each notice is carried out by a process of its own
  * (`relay365 alarm`, which gets it as JSON on standard input), few at a time.

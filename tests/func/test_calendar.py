@@ -42,13 +42,15 @@ def test_secret(lab, web):
     lab.tokend.start()
     entry = calendar(lab)["calendar/contoso/secret"]
     assert entry["days_left"] in (39, 40) and not entry["near"]
-    for number, days in ((1, 20), (1, 19), (2, 10), (3, 5), (4, -3)):
+    for number, days in ((1, 20), (1, 19), (2, 10), (3, 5), (4, -3),
+                         # it was put off, and comes near again
+                         (4, 20), (5, 5)):
         test_grants.tenant_with(lab, secret_file=lab.secret_file, secret_expires=day(days))
         alarm_to(lab, web)
         lab.relay365("reload", status=None)
         web.wait(number)
-    assert [n["level"] for n in web.notices] == [1, 2, 3, 5]
-    assert "ended on" in web.notices[-1]["what"]
+    assert [n["level"] for n in web.notices] == [1, 2, 3, 5, 3]
+    assert "ended on" in web.notices[3]["what"]
     assert "secret_expires" in web.notices[0]["action"]
     assert "client secret" in lab.relay365("status", status=1).stdout
     test_grants.tenant_with(lab, secret_file=lab.secret_file, secret_expires=day(300))
