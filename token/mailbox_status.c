@@ -171,7 +171,7 @@ static void remember(struct mailbox *mailbox, const char *status)
 /* A reply that is not a success: explained, or its cause put in place of an opaque text. */
 static bool explain(struct mailbox *mailbox, const char *status, char *better_r, size_t cap)
 {
-	const struct explanation *what;
+	const struct explanation *verdict, *what;
 	int code = (int)strcspn(status, " ");
 
 	if (hides_cause(status) && mailbox->problem[0] != '\0') {
@@ -180,15 +180,18 @@ static bool explain(struct mailbox *mailbox, const char *status, char *better_r,
 		log_delivery(mailbox, status, "explained");
 		return true;
 	}
-	what = explain_reply(status);
-	if (what == NULL)
+	verdict = explain_verdict(status);
+	if (verdict == NULL)
 		return false;
-	if (what->class == EXPLAIN_QUOTA && !is_external_quota(what) && mailbox->conf != NULL)
+	/* The cause may stand further on, "Error: 535 5.7.139 ...", but so do addresses. */
+	what = verdict->class == EXPLAIN_CONFIG ? explain_reply(status) : verdict;
+	if (verdict->class == EXPLAIN_QUOTA && !is_external_quota(verdict) &&
+	    mailbox->conf != NULL)
 		open_circuit(mailbox, status);
 	if (what->class != EXPLAIN_TRANSIENT && what->class != EXPLAIN_MESSAGE)
 		set_trouble(mailbox, what, status);
-	if (is_account_blocked(what) && mailbox->conf != NULL)
-		lock_mailbox(mailbox, what);
+	if (is_account_blocked(verdict) && mailbox->conf != NULL)
+		lock_mailbox(mailbox, verdict);
 	if (doubts_token(what) && mailbox->conf != NULL)
 		identity_doubt(mailbox->identity);
 	/* A text that is changed never changes what happens to the mail: the code stays. */

@@ -61,6 +61,7 @@ static const struct {
 
 static regex_t compiled[ARRAY_LEN(replies)];
 static regex_t compiled_failures[ARRAY_LEN(failures)];
+static regex_t compiled_reply_code;
 static pthread_once_t compile_once = PTHREAD_ONCE_INIT;
 
 static void compile_failures(void)
@@ -75,6 +76,11 @@ static void compile_failures(void)
 static void compile(void)
 {
 	compile_failures();
+	/* Postfix says "host ... said:", and of a greeting "host ... refused to talk to me:". */
+	if (regcomp(&compiled_reply_code,
+		    "(^|^[45][.0-9]+ | (said|refused to talk to me): )[45][0-9]{2}[ -]",
+		    REG_EXTENDED) != 0)
+		abort();
 	for (size_t i = 0; i < ARRAY_LEN(replies); i++) {
 		const struct reply *reply = &replies[i];
 		/* What bounces is never softened: with a 4 the code means something else. */
@@ -87,7 +93,7 @@ static void compile(void)
 		else
 			pattern = xasprintf("(^|[^0-9.])%s[.](%s)[^0-9.](.*)(%s)", first,
 					    reply->code, reply->text);
-		if (regcomp(&compiled[i], pattern, REG_EXTENDED | REG_NOSUB) != 0)
+		if (regcomp(&compiled[i], pattern, REG_EXTENDED) != 0)
 			abort(); /* a mistake in exchange.def, found by the first test */
 		free(pattern);
 	}
@@ -116,6 +122,31 @@ const struct explanation *explain_reply(const char *text)
 		if (regexec(&compiled[i], text, 0, NULL, 0) == 0)
 			return &replies[i].what;
 	return NULL;
+}
+
+/* The entry whose code the text begins with. */
+static const struct explanation *beginning(const char *text)
+{
+	regmatch_t match;
+
+	if (text[0] != '4' && text[0] != '5')
+		return NULL;
+	for (size_t i = 0; i < ARRAY_LEN(replies); i++)
+		if (regexec(&compiled[i], text, 1, &match, 0) == 0 && match.rm_so == 0)
+			return &replies[i].what;
+	return NULL;
+}
+
+const struct explanation *explain_verdict(const char *text)
+{
+	const struct explanation *what;
+	regmatch_t code;
+
+	(void)pthread_once(&compile_once, compile);
+	what = beginning(text);
+	if (what == NULL && regexec(&compiled_reply_code, text, 1, &code, 0) == 0)
+		what = beginning(text + code.rm_eo);
+	return what;
 }
 
 void explain_code(const char *code, void (*each)(void *arg, const struct explanation *what),

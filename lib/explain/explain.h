@@ -40,6 +40,13 @@ const struct explanation *explain_oauth_error(const char *error);
  */
 const struct explanation *explain_reply(const char *text);
 
+/*
+ * The same, but only of the code at the text's beginning, or the one right
+ * behind the server's reply code ("... said: 550 5.1.8 ..."): what stands
+ * further on may be an address, and anybody's choice.
+ */
+const struct explanation *explain_verdict(const char *text);
+
 /* Each entry with this enhanced status code ("5.7.139"): one code may mean several things. */
 void explain_code(const char *code, void (*each)(void *arg, const struct explanation *what),
 		  void *arg);

@@ -159,6 +159,20 @@ BLOCKED = {
 }
 
 
+@pytest.mark.parametrize("text", [
+    "5.1.10 host a said: 550 5.1.10 RecipientNotFound; Recipient v5.1.8@example.net not found",
+    "5.1.3 host a said: 501 5.1.3 Invalid address <a-5.7.705@example..net>",
+    "5.1.1 host a said: 550 5.1.1 <5.1.90@example.net> unknown"])
+def test_address_that_looks_like_a_code(lab, text):
+    """What the server repeats is the sender's choice: it locks nothing, and tells of nothing."""
+    lab.configure()
+    lab.tokend.start()
+    assert token_client.map_answer(lab, "relay", text) == "NOTFOUND "
+    assert locks(lab) == {}
+    [mailbox] = flow.status(lab)["tokend"]["mailboxes"]
+    assert "problem" not in mailbox and "paused_until" not in mailbox
+
+
 @pytest.mark.parametrize("reply", BLOCKED.values(), ids=BLOCKED)
 def test_blocked_account_is_locked(lab, reply):
     """One refusal, then nothing is tried until an admin says so; nothing bounces."""

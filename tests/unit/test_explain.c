@@ -283,7 +283,7 @@ static void test_replies(void **state)
 {
 	(void)state;
 	for (size_t i = 0; i < ARRAY_LEN(replies); i++) {
-		const struct explanation *what = explain_reply(replies[i].reply);
+		const struct explanation *what = explain_reply(replies[i].reply), *verdict;
 
 		if (replies[i].id == NULL) {
 			if (what != NULL)
@@ -296,6 +296,60 @@ static void test_replies(void **state)
 		assert_int_equal(what->class, replies[i].class);
 		/* As Postfix gives it to the delivery status filter: without the basic code. */
 		assert_ptr_equal(explain_reply(replies[i].reply + 4), what);
+		verdict = explain_verdict(replies[i].reply);
+		assert_non_null(verdict);
+		assert_int_equal(verdict->class, what->class);
+		assert_ptr_equal(explain_verdict(replies[i].reply + 4), verdict);
+	}
+}
+
+/* The server's own code, however Postfix and relay365-submit tell of it; nothing it repeats. */
+static void test_verdicts(void **state)
+{
+	static const char said[] = "host smtp.office365.com[192.0.2.1] said: ";
+	static const struct {
+		const char *status, *reply; /* reply: NULL: the status is all there is */
+		const char *id;		    /* NULL: no verdict */
+	} cases[] = {
+		{"5.1.8", "550 5.1.8 Access denied, bad outbound sender", "5.1.8"},
+		{"4.1.8", "450-4.1.8 Access denied, bad outbound sender 450 4.1.8 x", "5.1.8"},
+		{"5.0.0", "554-5.7.705 Access denied", "5.7.705"},
+		{"4.7.705 450 4.7.705 Access denied", NULL, "5.7.705"},
+		{"5.0.0 550 5.7.705 Access denied", NULL, "5.7.705"},
+		{"550 5.7.750 Client blocked", NULL, "5.7.75x"},
+		{"5.7.750 Client blocked", NULL, "5.7.75x"},
+		{"4.7.0 host a[192.0.2.1] refused to talk to me: 554 5.7.705 Access denied", NULL,
+		 "5.7.705"},
+		{"4.7.0 SASL authentication failed; server a[192.0.2.1] said: 535 5.7.3 x", NULL,
+		 "5.7.3"},
+		{"5.2.0", "554 5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceeded",
+		 "5.2.0 SubmissionQuota"},
+		/* What only stands in the text. */
+		{"5.1.10", "550 5.1.10 RESOLVER.ADR.RecipientNotFound; v5.1.8@x.y not found",
+		 NULL},
+		{"5.1.3", "501 5.1.3 Invalid address <a-5.7.705@x..y>", NULL},
+		{"5.1.1", "550 5.1.1 <5.1.8@x.y> unknown", NULL},
+		{"5.0.0", "550 <5.1.8@x.y> unknown", NULL},
+		{"5.0.0", "550 unknown: 550 5.1.8 said: 550 5.1.8", NULL},
+		{"5.1.1 <a said: 250 5.1.8>", NULL, NULL},
+		{"2.0.0", "250 2.0.0 5.1.8", NULL},
+		{"", NULL, NULL},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		const struct explanation *what;
+		char text[400];
+
+		(void)snprintf(text, sizeof(text), "%s%s%s%s", cases[i].status,
+			       cases[i].reply == NULL ? "" : " ",
+			       cases[i].reply == NULL ? "" : said,
+			       cases[i].reply == NULL ? "" : cases[i].reply);
+		what = explain_verdict(text);
+		if ((what == NULL) != (cases[i].id == NULL))
+			fail_msg("%s: %s", text, what == NULL ? "none" : what->id);
+		if (what != NULL)
+			assert_string_equal(what->id, cases[i].id);
 	}
 }
 
@@ -531,13 +585,10 @@ static void test_class_names(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_aadsts),
-		cmocka_unit_test(test_oauth_errors),
-		cmocka_unit_test(test_replies),
-		cmocka_unit_test(test_filter),
-		cmocka_unit_test(test_filter_leaves_others),
-		cmocka_unit_test(test_filter_forms),
-		cmocka_unit_test(test_tables),
+		cmocka_unit_test(test_aadsts),	     cmocka_unit_test(test_oauth_errors),
+		cmocka_unit_test(test_replies),	     cmocka_unit_test(test_verdicts),
+		cmocka_unit_test(test_filter),	     cmocka_unit_test(test_filter_leaves_others),
+		cmocka_unit_test(test_filter_forms), cmocka_unit_test(test_tables),
 		cmocka_unit_test(test_class_names),
 	};
 
