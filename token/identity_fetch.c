@@ -204,6 +204,11 @@ static void fail_at_once(struct identity *identity, const struct err *err)
 	char action[128];
 
 	(void)snprintf(failed.reason, sizeof(failed.reason), "%s", err->text);
+	if (err->class == ERR_TEMP) {
+		failed.permanent = false;
+		failed.class = EXPLAIN_TRANSIENT;
+		failed.action = "see what this machine lacks: memory, file descriptors, a disk";
+	}
 	if (err->class == ERR_NONE) {
 		(void)snprintf(action, sizeof(action), "run: relay365 authorize %s",
 			       identity->mailbox->name);

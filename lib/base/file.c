@@ -6,12 +6,20 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* A want of the machine's passes; all else somebody must change, the path or the file. */
+static enum err_class class_of(int errnum)
+{
+	return errnum == EMFILE || errnum == ENFILE || errnum == ENOMEM || errnum == EIO
+		       ? ERR_TEMP
+		       : ERR_CONFIG;
+}
+
 static int open_plain(const char *path, struct stat *st_r, struct err *err)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 
 	if (fd < 0)
-		return err_set(err, ERR_CONFIG, "cannot read %s: %s", path, err_no(errno));
+		return err_set(err, class_of(errno), "cannot read %s: %s", path, err_no(errno));
 	if (fstat(fd, st_r) < 0 || !S_ISREG(st_r->st_mode)) {
 		(void)close(fd);
 		return err_set(err, ERR_CONFIG, "%s is not a plain file", path);

@@ -13,6 +13,7 @@
 #include "base/xalloc.h"
 #include "temp.h"
 
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -116,6 +117,28 @@ static void expect_refused(const char *path, const char *why)
 	assert_non_null(strstr(err.text, why));
 	assert_int_equal(file_check_secrecy(path, &err), -1);
 	assert_non_null(strstr(err.text, why));
+	buf_clear(&buf);
+}
+
+/* No admin need change the configuration because of them. */
+static void test_passing_faults(void **state)
+{
+	const char *path = temp_write("plain", "x\n", 2, 0600);
+	struct buf buf = BUF_INIT(100);
+	struct err err = ERR_INIT;
+	struct rlimit usual, none;
+	int result;
+
+	(void)state;
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &usual), 0);
+	none = (struct rlimit){0, usual.rlim_max};
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	result = file_read(path, &buf, &err);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &usual), 0);
+	assert_int_equal(result, -1);
+	assert_int_equal(err.class, ERR_TEMP);
+	assert_non_null(strstr(err.text, "Too many open files"));
+	assert_int_equal(file_read(path, &buf, &err), 0);
 	buf_clear(&buf);
 }
 
@@ -277,6 +300,7 @@ int main(void)
 		cmocka_unit_test(test_secret_set),
 		cmocka_unit_test(test_secret_trim),
 		IN_TEMP(test_modes),
+		IN_TEMP(test_passing_faults),
 		IN_TEMP(test_not_a_plain_file),
 		IN_TEMP(test_symlink),
 		IN_TEMP(test_size),
