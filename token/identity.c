@@ -175,6 +175,18 @@ static bool same_grant(const struct identity *identity, const struct conf_tenant
 	       (mailbox == NULL || strcmp(mailbox->address, identity->mailbox->address) == 0);
 }
 
+static bool same_path(const char *a, const char *b)
+{
+	return strcmp(a == NULL ? "" : a, b == NULL ? "" : b) == 0;
+}
+
+/* Whether "the next certificate" still means the one that it meant. */
+static bool same_certificates(const struct conf_tenant *a, const struct conf_tenant *b)
+{
+	return same_path(a->certificate, b->certificate) &&
+	       same_path(a->next_certificate, b->next_certificate);
+}
+
 void identity_configure(struct identity *identity, const struct conf_tenant *conf,
 			const struct conf_mailbox *mailbox)
 {
@@ -183,6 +195,8 @@ void identity_configure(struct identity *identity, const struct conf_tenant *con
 	/* A request under way asks with the old settings. */
 	identity_stop_fetch(identity);
 	identity_stop_keep(identity);
+	if (!same_certificates(identity->conf, conf))
+		identity->next = false;
 	identity->conf = conf;
 	identity->mailbox = mailbox;
 	if (!same) {

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import threading
 import time
@@ -478,24 +479,62 @@ def test_encrypted_key_without_passphrase(lab):
     assert "set passphrase_file" in ask(lab)["reason"]
 
 
-@pytest.mark.parametrize("fate", ["removed", "expired"])
-def test_second_certificate_takes_over(lab, fate):
-    """The first is refused; no mail waits for an admin."""
+def two_certificates(lab, **fate):
+    """The first does not count any more at Entra, by fate; the second one, which does."""
     old = lab.sim.credentials("old", tenant=laboratory.TENANT)
     new = lab.sim.credentials("new", tenant=laboratory.TENANT)
     registered = lab.sim.settings()["tenants"][laboratory.TENANT]["clients"][
         laboratory.CLIENT_ID]["certificates"]
-    if fate == "removed":
-        registered[0]["disabled"] = True
-    else:
-        registered[0]["not_after"] = time.time() - 1
+    registered[0].update(fate)
     lab.sim.client(laboratory.TENANT, laboratory.CLIENT_ID, certificates=registered)
     tenant_with(lab, certificate=old["certificate"], private_key=old["private_key"],
                 next_certificate=new["certificate"], next_private_key=new["private_key"])
+    return new
+
+
+@pytest.mark.parametrize("fate", [{"disabled": True}, {"not_after": 1}],
+                         ids=["removed", "expired"])
+def test_second_certificate_takes_over(lab, fate):
+    """The first is refused; no mail waits for an admin."""
+    two_certificates(lab, **fate)
     lab.tokend.start()
     assert ask(lab)["status"] == "ok"
     assert [r["status"] for r in lab.sim.state()["entra"]["requests"]] == [401, 200]
     assert token_status(lab)["certificate"] == "next"
+
+
+def test_change_of_certificates_is_finished(lab):
+    """The second becomes the only one: tokens go on being renewed with it."""
+    new = two_certificates(lab, disabled=True)
+    lab.sim.tenant(laboratory.TENANT, expires_in=40, refresh_in=2)
+    lab.tokend.start()
+    wait_state(lab, "valid")
+    assert token_status(lab)["certificate"] == "next"
+    tenant_with(lab, certificate=new["certificate"], private_key=new["private_key"])
+    lab.relay365("reload", status=None)
+    before = token_status(lab)["requests"]
+    # of which the one before the last has ended
+    procs.wait_for(lambda: token_status(lab)["requests"] >= before + 2, 20,
+                   lambda: "two renewals: %s" % token_status(lab))
+    assert "last_error" not in token_status(lab)
+
+
+def test_too_many_open_files(lab):
+    """A fault of the machine that passes: no admin is asked to change anything."""
+    two_certificates(lab)
+    lab.sim.tenant(laboratory.TENANT, expires_in=60, refresh_in=3)
+    lab.tokend.start()
+    wait_state(lab, "valid")
+    used = {int(fd) for fd in os.listdir("/proc/%d/fd" % lab.tokend.pid)}
+    free = min(set(range(len(used) + 1)) - used)
+    _soft, hard = resource.prlimit(lab.tokend.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(lab.tokend.pid, resource.RLIMIT_NOFILE, (free, hard))
+    lab.tokend.wait_log("token tenant=contoso result=error")
+    resource.prlimit(lab.tokend.pid, resource.RLIMIT_NOFILE, (hard, hard))
+    error = token_status(lab)["last_error"]
+    assert "Too many open files" in error["reason"] and not error["permanent"]
+    procs.wait_for(lambda: "last_error" not in token_status(lab), 20, "a renewal")
+    assert token_status(lab)["certificate"] == "first"
 
 
 def test_credential_of_systemd(lab):
