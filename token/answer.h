@@ -37,6 +37,13 @@ struct answer {
 /* Fills answer_r, which is the caller's to clear. */
 void answer_parse(const struct http_answer *http, struct answer *answer_r);
 
+/*
+ * When to renew a token that has come: ten minutes before its end, or at half
+ * its life if that is later, or when the endpoint says, unless what it says is
+ * so soon that we would ask without end.
+ */
+int64_t answer_renew_in_ms(const struct answer *answer);
+
 /* Wipes the tokens. */
 void answer_clear(struct answer *answer);
 

@@ -58,7 +58,11 @@ static void tell(struct identity *identity, struct identity_waiter *waiter)
 	if (identity_has_token(identity))
 		waiter->done(waiter, &token, NULL, 0);
 	else
-		waiter->done(waiter, NULL, identity->reason, identity_retry_in_ms(identity));
+		waiter->done(waiter, NULL,
+			     identity->reason[0] != '\0'
+				     ? identity->reason
+				     : "the token that came has ended before it could be used",
+			     identity_retry_in_ms(identity));
 }
 
 void identity_tell_all(struct identity *identity)

@@ -12,7 +12,6 @@ enum {
 	RETRY_PERMANENT_MS = 300000, /* after one that an admin must mend: Entra counts loops */
 	RETRY_AFTER_MOST_MS = 3600000,
 	ALARM_FAILURES = 5, /* passing ones in a row, about a minute, before an admin is told */
-	REFRESH_BEFORE_MS = 600000, /* before the end, or half the lifetime if that is less */
 };
 
 /* Up to a tenth less, so that many identities don't ask at the same moment. */
@@ -47,26 +46,41 @@ static void log_result(const struct identity *identity, const struct answer *ans
 	log_end(&line);
 }
 
-static int64_t success(struct identity *identity, struct answer *answer)
+static void take(struct identity *identity, struct answer *answer)
 {
-	int64_t life_ms = answer->expires_in_s * 1000;
-	int64_t before_ms = life_ms / 2 < REFRESH_BEFORE_MS ? life_ms / 2 : REFRESH_BEFORE_MS;
-	int64_t next_ms = life_ms - before_ms;
 	bool rotated = secret_is_set(&answer->refresh);
 
-	if (answer->refresh_in_s > 0 && answer->refresh_in_s * 1000 < next_ms)
-		next_ms = answer->refresh_in_s * 1000;
+	identity->refreshed_wall_ms = clock_wall_ms(); /* using it counts too */
+	if (rotated)
+		secret_move(&identity->refresh, &answer->refresh);
+	claims_read(&answer->token, identity->conf, identity->mailbox, &identity->claims);
+	identity_keep(identity, &answer->token, answer->expires_in_s * 1000, rotated);
+}
+
+/* A token that ends before mail can use it is an error that passes: asking on is no cure. */
+static void refuse_short_life(struct identity *identity, struct answer *answer)
+{
+	if (!answer->ok || answer->expires_in_s * 1000 >= IDENTITY_SHORT_LIFE_MS)
+		return;
+	if (secret_is_set(&answer->refresh))
+		take(identity, answer);
+	answer->ok = false;
+	answer->class = EXPLAIN_TRANSIENT;
+	answer->action = "find out why the tokens are so short: a token lifetime policy, a proxy";
+	(void)snprintf(answer->reason, sizeof(answer->reason),
+		       "the token endpoint's token lives %lld s, which is too short to send with",
+		       (long long)answer->expires_in_s);
+}
+
+static int64_t success(struct identity *identity, struct answer *answer)
+{
 	identity->failures = 0;
 	identity->permanent = identity->alarmed = false;
 	identity->reason[0] = '\0';
 	identity->aadsts = 0;
 	identity->tried_both = false;
-	identity->refreshed_wall_ms = clock_wall_ms(); /* using it counts too */
-	if (rotated)
-		secret_move(&identity->refresh, &answer->refresh);
-	claims_read(&answer->token, identity->conf, identity->mailbox, &identity->claims);
-	identity_keep(identity, &answer->token, life_ms, rotated);
-	return jitter(next_ms);
+	take(identity, answer);
+	return jitter(answer_renew_in_ms(answer));
 }
 
 static int64_t failure(struct identity *identity, const struct answer *answer)
@@ -132,9 +146,11 @@ static bool try_other_certificate(struct identity *identity, const struct answer
 
 void identity_conclude(struct identity *identity, struct answer *answer, int64_t took_ms)
 {
-	bool ok = answer->ok;
 	int64_t next_ms;
+	bool ok;
 
+	refuse_short_life(identity, answer);
+	ok = answer->ok;
 	gate_leave(identity->parts.gate, &identity->ticket);
 	if (try_other_certificate(identity, answer)) {
 		loop_timer_in(identity->parts.loop, &identity->timer, 0);

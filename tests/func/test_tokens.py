@@ -215,16 +215,33 @@ def test_renewed_without_mail(lab):
 
 def test_renewed_when_entra_says(lab):
     roomy(lab)
-    lives(lab, 3600, refresh_in=2)
+    lives(lab, 40, refresh_in=2)
     lab.tokend.start()
     procs.wait_for(lambda: requests(lab) >= 2, 10, "a renewal after two seconds")
     times = [r["time"] for r in lab.sim.state()["entra"]["requests"]]
     assert 1.5 < times[1] - times[0] < 4
 
 
+def test_token_too_short_to_be_used(lab):
+    """An error with a reason, and no loop."""
+    roomy(lab)
+    lives(lab, 5)
+    lab.tokend.start()
+    procs.wait_for(lambda: token_status(lab)["state"] == "error", 10, "the error")
+    error = token_status(lab)["last_error"]
+    assert "lives 5 s, which is too short" in error["reason"] and not error["permanent"]
+    assert "lives 5 s" in token_client.ask(socket_of(lab))["reason"]
+    procs.wait_for(lambda: requests(lab) >= 2, 10, "another try")
+    times = [r["time"] for r in lab.sim.state()["entra"]["requests"]]
+    assert times[1] - times[0] > 4, "after an error that passes"
+    lives(lab, 3600)
+    lab.relay365("reload", status=None)
+    procs.wait_for(lambda: token_status(lab)["state"] == "valid", 20, "a longer one")
+
+
 def test_valid_token_is_served_during_an_outage(lab):
     roomy(lab)
-    lives(lab, 3600, refresh_in=1)
+    lives(lab, 60, refresh_in=3)
     lab.sim.fault("entra", "status", status=503, after=1)
     lab.tokend.start()
     procs.wait_for(lambda: requests(lab) >= 2, 10, "a renewal that fails")

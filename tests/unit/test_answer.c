@@ -106,6 +106,36 @@ static void test_expires_in(void **state)
 	}
 }
 
+static void test_renewal(void **state)
+{
+	static const struct {
+		int64_t life_s, said_s, next_ms;
+	} cases[] = {
+		{3600, 0, 3000000},
+		{3600, 1800, 1800000},
+		{3600, 3500, 3000000},
+		{1200, 0, 600000},
+		{1000, 0, 500000},
+		{11, 0, 5500},
+		/* Too soon to be believed. */
+		{3600, 1, 3000000},
+		{3600, 29, 3000000},
+		{3600, 30, 30000},
+		{600, 29, 300000},
+		{60, 3, 3000},
+		{60, 2, 30000},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		const struct answer it = {.ok = true,
+					  .expires_in_s = cases[i].life_s,
+					  .refresh_in_s = cases[i].said_s};
+
+		assert_int_equal(answer_renew_in_ms(&it), cases[i].next_ms);
+	}
+}
+
 /* What could break out of the AUTH line, or is none, is never a token. */
 static void test_bad_tokens(void **state)
 {
@@ -371,6 +401,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_good),
 		cmocka_unit_test(test_expires_in),
+		cmocka_unit_test(test_renewal),
 		cmocka_unit_test(test_bad_tokens),
 		cmocka_unit_test(test_token_size),
 		cmocka_unit_test(test_not_json),
