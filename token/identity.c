@@ -10,7 +10,10 @@
 #include "base/xalloc.h"
 #include "proto/json_time.h"
 
-enum { DOUBT_MS = 300000 /* a refusal may cost one token in this time */ };
+enum {
+	DOUBT_MS = 300000, /* a refusal may cost one token in this time */
+	STORING_MS = 1000, /* to the next look, while the disk has not taken the last one */
+};
 
 /* ---- who waits ---- */
 
@@ -75,6 +78,12 @@ void identity_tell_all(struct identity *identity)
 	}
 }
 
+void identity_tell_renewed(struct identity *identity)
+{
+	if (identity->parts.renewed != NULL && identity_has_token(identity))
+		identity->parts.renewed(identity->parts.arg, identity);
+}
+
 void identity_get(struct identity *identity, struct identity_waiter *waiter)
 {
 	bool failing = identity->failures > 0 && identity->ticket.state == TICKET_NONE;
@@ -105,7 +114,7 @@ void identity_doubt(struct identity *identity)
 	struct log_line line;
 
 	if (!identity_has_token(identity) || identity->ticket.state != TICKET_NONE ||
-	    identity->failures > 0)
+	    identity->storing || identity->failures > 0)
 		return;
 	if (identity->doubted_boot_ms != 0 && now_ms - identity->doubted_boot_ms < DOUBT_MS)
 		return;
@@ -123,7 +132,13 @@ void identity_doubt(struct identity *identity)
 
 static void on_timer(struct loop_timer *timer)
 {
-	identity_fetch(timer->owner);
+	struct identity *identity = timer->owner;
+
+	/* The next one must not overtake this one on its way to the disk. */
+	if (identity->storing)
+		loop_timer_in(identity->parts.loop, timer, STORING_MS);
+	else
+		identity_fetch(identity);
 }
 
 void identity_key(const struct conf_tenant *conf, const struct conf_mailbox *mailbox,

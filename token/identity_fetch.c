@@ -165,10 +165,11 @@ void identity_conclude(struct identity *identity, struct answer *answer, int64_t
 	tell_alarm(identity, answer);
 	identity->alarmed = !ok && (answer->permanent || identity->alarmed);
 	answer_clear(answer);
-	if (!identity->storing)
-		identity_tell_all(identity);
-	if (ok && identity->parts.renewed != NULL)
-		identity->parts.renewed(identity->parts.arg, identity);
+	if (identity->storing)
+		return; /* those who wait hear of it when it is on disk */
+	identity_tell_all(identity);
+	if (ok)
+		identity_tell_renewed(identity);
 }
 
 static void on_answer(void *arg, const struct http_answer *http)

@@ -60,6 +60,14 @@ static void serve_fresh(struct identity *identity)
 	identity->kept = false;
 }
 
+/* It was waited for. */
+static void serve_stored(struct identity *identity)
+{
+	serve_fresh(identity);
+	identity_tell_all(identity);
+	identity_tell_renewed(identity);
+}
+
 static void tell_alarm(const struct identity *identity, const char *problem)
 {
 	char id[ALARM_ID_MAX], what[ALARM_TEXT_MAX];
@@ -84,10 +92,8 @@ static void on_stored(void *arg, const char *problem)
 	struct identity *identity = arg;
 
 	tell_alarm(identity, problem);
-	if (!identity->storing)
-		return;
-	serve_fresh(identity);
-	identity_tell_all(identity);
+	if (identity->storing)
+		serve_stored(identity);
 }
 
 static void on_store_timer(struct loop_timer *timer)
@@ -98,8 +104,7 @@ static void on_store_timer(struct loop_timer *timer)
 		"%s: the disk of state_dir takes longer than %d s to store a new refresh token; "
 		"the access token is used meanwhile",
 		identity->name, STORE_WAIT_MS / 1000);
-	serve_fresh(identity);
-	identity_tell_all(identity);
+	serve_stored(identity);
 }
 
 void identity_keep(struct identity *identity, struct secret *token, int64_t life_ms, bool wait)

@@ -54,6 +54,9 @@ bool identity_has_token(const struct identity *identity);
 int64_t identity_retry_in_ms(const struct identity *identity);
 void identity_tell_all(struct identity *identity);
 
+/* A new token is served now: somebody may want to try it. */
+void identity_tell_renewed(struct identity *identity);
+
 /* identity_fetch.c: asks for a token, unless that is under way. */
 void identity_fetch(struct identity *identity);
 

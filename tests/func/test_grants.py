@@ -29,8 +29,8 @@ def endpoint(lab, name):
     return lab.sim.token_endpoint(laboratory.TENANT).replace("/token", "/" + name)
 
 
-def tenant_with(lab, client_id=laboratory.CLIENT_ID, **keys):
-    lab.configure(tenants={"contoso": relay365_conf.tenant_of(
+def tenant_with(lab, client_id=laboratory.CLIENT_ID, probe=False, **keys):
+    lab.configure(probe=probe, tenants={"contoso": relay365_conf.tenant_of(
         lab.sim, laboratory.TENANT, client_id,
         accepted_domains=laboratory.DOMAINS, **keys)})
 

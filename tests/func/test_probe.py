@@ -12,6 +12,7 @@ import lab as laboratory
 import procs
 import programs
 import shifted_clock
+import test_grants
 
 pytestmark = pytest.mark.needs_build
 
@@ -45,6 +46,21 @@ def test_each_new_token_is_tried(lab):
     assert first["tls"] and lab.sim.state()["smtp"]["violations"] == []
     assert lab.sim.messages() == [] and "problem" not in verdict(lab)
     assert re.search(r"signed in at 20\S+Z, in \d+ ms", lab.relay365("status", status=None).stdout)
+
+
+def test_new_token_of_a_user_is_tried(lab):
+    """And not the one before it, while its refresh token is on its way to the disk."""
+    test_grants.delegated(lab, probe=True)
+    lab.tokend.start()
+    lengths = (2000, 3000, 4000)
+    for number, length in enumerate(lengths, 1):
+        lab.sim.tenant(laboratory.TENANT, token_length=length)
+        test_grants.sign_in(lab)
+        lab.sim.wait(lambda s, n=number: len(s["smtp"]["sessions"]) >= n)
+        wait_verdict(lab, "ok")
+    shown = [auth["token_length"] for session in sessions(lab) for auth in session["auth"]]
+    assert len(shown) == len(lengths), shown
+    assert all(abs(a - b) < 60 for a, b in zip(shown, lengths)), shown
 
 
 def test_refusal_shows_at_once(lab):

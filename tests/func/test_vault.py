@@ -117,15 +117,20 @@ def test_full_disk(lab, state_disk, web):
     assert "last_error" not in token_status(lab)
 
 
-@pytest.mark.slow
-def test_stalled_disk(lab):
-    """Three seconds are given to the disk; then mail matters more."""
+def start_with_slow_disk(lab):
+    """Each write takes 2 s while the file "slow" is there."""
     library = lab.folder + "/slow_disk.so"
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library,
                     programs.TREE / "tests" / "bench" / "slow_disk.c", "-ldl"], check=True)
-    test_grants.delegated(lab)
     lab.tokend.start(env={"LD_PRELOAD": library, "SLOW_DISK": lab.folder + "/slow",
                           "ASAN_OPTIONS": "verify_asan_link_order=0"})
+
+
+@pytest.mark.slow
+def test_stalled_disk(lab):
+    """Three seconds are given to the disk; then mail matters more."""
+    test_grants.delegated(lab)
+    start_with_slow_disk(lab)
     procs.write(lab.folder + "/slow", "")
     begin = time.monotonic()
     test_grants.sign_in(lab)
@@ -134,6 +139,23 @@ def test_stalled_disk(lab):
     assert token_client.ask(lab.folder + "/run/token")["status"] == "ok"
     os.unlink(lab.folder + "/slow")
     assert "refresh=" in kept(lab, "mailbox-relay")
+
+
+@pytest.mark.slow
+def test_refusal_while_the_disk_is_slow(lab):
+    """The old token is refused when a new one is there already: the next renewal comes as well."""
+    test_grants.delegated(lab)
+    lab.sim.tenant(laboratory.TENANT, expires_in=60, refresh_in=4)
+    start_with_slow_disk(lab)
+    test_grants.sign_in(lab)
+    procs.write(lab.folder + "/slow", "")
+    since = lab.tokend.mark()
+    lab.tokend.wait_log("token tenant=mailbox/relay result=ok", since=since)
+    token_client.map_answer(lab, "relay", "4.7.3 host a said: 535 5.7.3 Authentication unsuccessful")
+    renewals = test_grants.kinds(lab).count("refresh_token")
+    os.unlink(lab.folder + "/slow")
+    procs.wait_for(lambda: test_grants.kinds(lab).count("refresh_token") > renewals, 30,
+                   "the next renewal")
 
 
 @pytest.mark.slow
