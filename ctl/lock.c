@@ -30,16 +30,25 @@ static int tell(cJSON *all, const char *name, char *socket, const char *verb,
 	return err.class == ERR_TEMP ? CTL_TRY_LATER : CTL_PROBLEM;
 }
 
+static const char *unlocked_text(bool was_locked, bool was_paused)
+{
+	if (!was_paused)
+		return was_locked ? " is unlocked" : " was not locked";
+	return was_locked ? " is unlocked, and its pause after a quota reply is over"
+			  : ": its pause after a quota reply is over";
+}
+
 static void print_one(const char *name, const cJSON *answer)
 {
 	const cJSON *was = cJSON_GetObjectItemCaseSensitive(answer, "was_locked");
+	bool paused = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(answer, "was_paused"));
 	const char *until = ctl_text(answer, "until");
 
 	if (ctl_text(answer, "error")[0] != '\0')
 		(void)fprintf(stderr, "relay365-%s: %s\n", name, ctl_text(answer, "error"));
 	else if (was != NULL)
-		(void)printf("relay365-%s: %s %s\n", name, ctl_text(answer, "key"),
-			     cJSON_IsTrue(was) ? "is unlocked" : "was not locked");
+		(void)printf("relay365-%s: %s%s\n", name, ctl_text(answer, "key"),
+			     unlocked_text(cJSON_IsTrue(was), paused));
 	else
 		(void)printf("relay365-%s: %s is locked until %s\n", name,
 			     ctl_text(answer, "key"),

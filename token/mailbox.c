@@ -429,7 +429,11 @@ void mailbox_configure(struct mailbox *mailbox, const struct conf_mailbox *conf,
 {
 	mailbox->conf = conf;
 	mailbox->identity = identity;
-	mailbox->memo->circuit_step = 0; /* an admin was here: try at once */
+	/* What is told of its day has its name, and goes with it. */
+	if (conf == NULL || strcmp(conf->name, mailbox->name) != 0)
+		mailbox->use_percent = 0;
+	if (conf != NULL)
+		(void)snprintf(mailbox->name, sizeof(mailbox->name), "%s", conf->name);
 	mailbox->trouble[0] = '\0';
 	mailbox_pump(mailbox);
 }
@@ -443,13 +447,19 @@ int64_t mailbox_reset(struct mailbox *mailbox)
 	return used;
 }
 
-void mailbox_lock_changed(struct mailbox *mailbox, bool unlocked)
+void mailbox_locked(struct mailbox *mailbox)
 {
-	if (unlocked) {
-		mailbox->memo->circuit_step = 0;
-		mailbox->trouble[0] = '\0';
-	}
 	mailbox_pump(mailbox);
+}
+
+bool mailbox_unlocked(struct mailbox *mailbox)
+{
+	bool paused = mailbox->memo->circuit_step > 0;
+
+	mailbox->memo->circuit_step = 0;
+	mailbox->trouble[0] = '\0';
+	mailbox_pump(mailbox);
+	return paused;
 }
 
 const char *mailbox_name(const struct mailbox *mailbox)

@@ -63,8 +63,11 @@ const char *mailbox_name(const struct mailbox *mailbox);
 const char *mailbox_address(const struct mailbox *mailbox);
 bool mailbox_is_gone(const struct mailbox *mailbox);
 
-/* After a lock or an unlock: with unlocked, what Microsoft refused before is tried again. */
-void mailbox_lock_changed(struct mailbox *mailbox, bool unlocked);
+void mailbox_locked(struct mailbox *mailbox);
+
+/* What Microsoft refused before is tried again. Returns whether a pause after a quota reply ends.
+ */
+bool mailbox_unlocked(struct mailbox *mailbox);
 
 /*
  * Asks for a lease for the process pid. recipients: how many it will deliver;

@@ -56,16 +56,14 @@ static int verb_status(void *context, const struct kv_message *request, cJSON **
 	return 0;
 }
 
-/* Who waits for a slot of the mailbox must hear of it now. */
-static void lock_changed(struct tokend *tokend, const cJSON *answer, bool unlocked)
+/* Whose lock this answer tells of; NULL: no mailbox's. */
+static struct mailbox *locked_mailbox(struct tokend *tokend, const cJSON *answer)
 {
 	const char *key = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(answer, "key"));
-	struct mailbox *mailbox = NULL;
 
-	if (key != NULL && strncmp(key, LOCK_MAILBOX, strlen(LOCK_MAILBOX)) == 0)
-		mailbox = tokend_mailbox_by_address(tokend, key + strlen(LOCK_MAILBOX));
-	if (mailbox != NULL)
-		mailbox_lock_changed(mailbox, unlocked);
+	if (key == NULL || strncmp(key, LOCK_MAILBOX, strlen(LOCK_MAILBOX)) != 0)
+		return NULL;
+	return tokend_mailbox_by_address(tokend, key + strlen(LOCK_MAILBOX));
 }
 
 static int verb_lock(void *context, const struct kv_message *request, cJSON **json_r,
@@ -73,8 +71,10 @@ static int verb_lock(void *context, const struct kv_message *request, cJSON **js
 {
 	struct tokend *tokend = context;
 	int result = locks_control_lock(tokend->locks, tokend->conf, request, json_r, err);
+	struct mailbox *mailbox = locked_mailbox(tokend, *json_r);
 
-	lock_changed(tokend, *json_r, false);
+	if (mailbox != NULL)
+		mailbox_locked(mailbox); /* who waits for a slot must hear of it now */
 	return result;
 }
 
@@ -83,8 +83,10 @@ static int verb_unlock(void *context, const struct kv_message *request, cJSON **
 {
 	struct tokend *tokend = context;
 	int result = locks_control_unlock(tokend->locks, tokend->conf, request, json_r, err);
+	struct mailbox *mailbox = locked_mailbox(tokend, *json_r);
 
-	lock_changed(tokend, *json_r, true);
+	if (mailbox != NULL && mailbox_unlocked(mailbox))
+		(void)cJSON_AddTrueToObject(*json_r, "was_paused");
 	return result;
 }
 

@@ -233,9 +233,8 @@ def test_judged(lab):
             assert re.search("^  %s: .*Microsoft" % name, problems, re.M), name
     for name, (_against, mend, _text) in JUDGED.items():
         set_at_sim(lab, name, mend)
-    # closes the circuit of the mailbox with the quota reply at once, not in 15 minutes
-    lab.relay365("reload", status=None)
-    for name in ("blocked", "tenantblocked"):       # nothing is tried until somebody says so
+    # nothing is tried until somebody says so; with the quota reply, not for 15 minutes
+    for name in ("blocked", "tenantblocked", "quota"):
         lab.relay365("unlock", name, status=None)
     letters.check_arrived()
 
@@ -253,7 +252,12 @@ def test_circuit(lab):
     assert refused == {"554 5.2.0": 1}
     assert "paused_until" in flow.status(lab)["tokend"]["mailboxes"][0]
     lab.sim.mailbox(laboratory.ADDRESS, recipients_per_day=100)
-    lab.relay365("reload", status=None)
+    lab.relay365("reload", status=None)     # for whatever reason: it has none to try
+    assert "paused_until" in flow.status(lab)["tokend"]["mailboxes"][0]
+    said = lab.relay365("unlock", "relay", status=None).stdout
+    assert "relay@contoso.com: its pause after a quota reply is over" in said
+    assert "relay@contoso.com was not locked" in lab.relay365("unlock", "relay",
+                                                              status=None).stdout
     letters.check_arrived()
 
 

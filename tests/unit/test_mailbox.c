@@ -444,6 +444,7 @@ static void circuit_opens_15_30_60(void **state)
 		expect_shut_for(minutes[i]);
 		stop(); /* a restart changes nothing */
 		start();
+		mailbox_configure(mailbox, &conf, NULL); /* nor does a reload */
 		expect_shut_for(minutes[i]);
 		pass(minutes[i] * MINUTE - 1);
 		assert_false(one_message(QUOTA));
@@ -453,6 +454,10 @@ static void circuit_opens_15_30_60(void **state)
 	pass(PACE);
 	assert_true(one_message(QUOTA)); /* a success has closed it: from the start */
 	expect_shut_for(15);
+	assert_true(mailbox_unlocked(mailbox));
+	assert_false(mailbox_unlocked(mailbox));
+	pass(PACE);
+	assert_true(one_message("2.0.0 OK"));
 }
 
 static void one_message_tries(void **state)
@@ -531,7 +536,7 @@ static void account_blocked_locks(void **state)
 		assert_false(one_message("2.0.0 OK"));
 		assert_int_equal(
 			locks_remove(parts.locks, "mailbox:relay@contoso.com", 5000, NULL), 1);
-		mailbox_lock_changed(mailbox, true);
+		assert_false(mailbox_unlocked(mailbox));
 		ask(&waits, 1);
 		assert_true(waits.granted);
 		lease_end(&waits.lease);
