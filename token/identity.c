@@ -176,7 +176,8 @@ void identity_free(struct identity **identity)
 	identity_stop_fetch(i);
 	identity_stop_keep(i);
 	loop_timer_stop(i->parts.loop, &i->timer);
-	(void)snprintf(i->reason, sizeof(i->reason), "relay365-tokend is stopping");
+	(void)snprintf(i->reason, sizeof(i->reason),
+		       "the configuration was read again; ask once more");
 	secret_clear(&i->token);
 	identity_tell_all(i);
 	secret_clear(&i->refresh);

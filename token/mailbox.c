@@ -19,8 +19,8 @@ enum lease_state { LEASE_WANTS_TOKEN, LEASE_WAITS, LEASE_OPEN, LEASE_REFUSED };
 struct lease {
 	struct mailbox *mailbox;
 	enum lease_state state;
-	bool chosen; /* was first in the queue and had a slot: only its token is asked for again
-		      */
+	bool chosen; /* was first in the queue and had a slot, but maybe no token any more */
+	const struct identity *asked; /* for its token */
 	pid_t pid;
 	int recipients;
 	bool priority;
@@ -35,14 +35,16 @@ struct lease {
 
 /* ---- the queue ---- */
 
-/* Behind which one a lease goes: at the end of its own; one that was chosen, where it was. */
+/*
+ * Behind which one a lease goes: at the end of its own; one that was chosen,
+ * before all that were not.
+ */
 static struct lease *place_of(const struct lease *lease)
 {
 	struct lease *before = lease->mailbox->last;
 
-	if (lease->chosen)
-		return NULL;
-	while (lease->priority && before != NULL && !before->priority)
+	while (before != NULL && !before->chosen &&
+	       (lease->chosen || (lease->priority && !before->priority)))
 		before = before->prev;
 	return before;
 }
@@ -54,7 +56,6 @@ static void enqueue(struct lease *lease)
 	lease->state = LEASE_WAITS;
 	lease->prev = place_of(lease);
 	lease->next = lease->prev == NULL ? mailbox->first : lease->prev->next;
-	lease->chosen = false;
 	if (lease->prev != NULL)
 		lease->prev->next = lease;
 	else
@@ -251,6 +252,13 @@ static bool has_slot(struct mailbox *mailbox, const struct lease *lease, int64_t
 	return *look_in_ms_r <= 0;
 }
 
+static void ask_for_token(struct lease *lease)
+{
+	lease->state = LEASE_WANTS_TOKEN;
+	lease->asked = lease->mailbox->identity;
+	identity_get(lease->mailbox->identity, &lease->waiter);
+}
+
 /* Tells the first in the queue, if it can be told something; false: it must wait on. */
 static bool serve_first(struct mailbox *mailbox, int64_t *look_in_ms_r)
 {
@@ -281,7 +289,7 @@ static bool serve_first(struct mailbox *mailbox, int64_t *look_in_ms_r)
 	dequeue(lease);
 	lease->state = LEASE_WANTS_TOKEN;
 	lease->chosen = true;
-	identity_get(mailbox->identity, &lease->waiter);
+	ask_for_token(lease);
 	return true;
 }
 
@@ -315,6 +323,12 @@ static void on_token(struct identity_waiter *waiter, const struct identity_token
 	char text[640];
 	int64_t wait_ms;
 
+	if (mailbox->identity != lease->asked) {
+		/* A reload gave the mailbox another one, which is asked when its turn comes. */
+		enqueue(lease);
+		mailbox_pump(mailbox);
+		return;
+	}
 	if (token == NULL) {
 		(void)snprintf(text, sizeof(text), "no access token for %s: %s", mailbox->address,
 			       reason);
@@ -358,7 +372,7 @@ struct lease *lease_begin(struct mailbox *mailbox, pid_t pid, int recipients, bo
 			    &retry_ms))
 		refuse(lease, reason, retry_ms);
 	else
-		identity_get(mailbox->identity, &lease->waiter);
+		ask_for_token(lease);
 	return lease;
 }
 

@@ -72,8 +72,12 @@ static struct identity *make_identity(struct tokend *tokend, const struct conf_t
 	return identity_new(&parts, tenant, mailbox);
 }
 
-/* Identities as conf wants them: one for an application, one for each user who signs in. */
-static void make_identities(struct tokend *tokend, const struct conf *conf)
+/*
+ * Identities as conf wants them: one for an application, one for each user who signs in.
+ * What is left in old_r, as many as there were, mailboxes still use.
+ */
+static void make_identities(struct tokend *tokend, const struct conf *conf,
+			    struct identity ***old_r)
 {
 	struct identity **fresh =
 		xcalloc(conf->tenants + conf->mailboxes, sizeof(struct identity *));
@@ -86,9 +90,7 @@ static void make_identities(struct tokend *tokend, const struct conf *conf)
 		if (conf->mailbox[i].tenant->delegated)
 			fresh[n++] =
 				make_identity(tokend, conf->mailbox[i].tenant, &conf->mailbox[i]);
-	for (size_t i = 0; i < tokend->identities; i++)
-		identity_free(&tokend->identity[i]);
-	free(tokend->identity);
+	*old_r = tokend->identity;
 	tokend->identity = fresh;
 	tokend->identities = n;
 }
@@ -146,17 +148,22 @@ static void look_up_users(struct tokend *tokend, const struct conf_list *users)
 void tokend_configure(struct tokend *tokend, struct conf *conf)
 {
 	struct conf *old = tokend->conf;
+	size_t old_identities = tokend->identities;
+	struct identity **old_identity;
 
 	alarms_configure(conf);
 	tokend_stop_sign_ins(tokend);
 	probes_stop(tokend->probes);
 	look_up_users(tokend, &conf->token_users);
-	/* Mailboxes that go, first: their identity may go with its tenant. */
 	for (size_t i = 0; i < tokend->mailboxes; i++)
 		if (in_conf(conf, tokend->mailbox[i]) == NULL)
 			mailbox_configure(tokend->mailbox[i], NULL, NULL);
-	make_identities(tokend, conf);
+	make_identities(tokend, conf, &old_identity);
 	make_mailboxes(tokend, conf);
+	/* Whoever waits for one that goes now asks his mailbox's new one. */
+	for (size_t i = 0; i < old_identities; i++)
+		identity_free(&old_identity[i]);
+	free(old_identity);
 	calendar_look(tokend->calendar, conf, tokend->identity, tokend->identities,
 		      clock_wall_ms());
 	probes_configure(tokend->probes, conf, find_identity, tokend);

@@ -8,6 +8,7 @@ import pytest
 import flow
 import lab as laboratory
 import procs
+import relay365_conf
 import token_client
 
 pytestmark = pytest.mark.needs_build
@@ -268,6 +269,25 @@ def test_no_request_while_valid(lab):
     send_crowd(postfix)
     check_arrived(lab, postfix)
     assert len(tokens) == 1 and requests(lab) == 1
+
+
+# -- reload --------------------------------------------------------------------
+
+def test_who_waits_gets_the_new_tenants_token(lab):
+    """A reload gives the mailbox to another tenant while leases wait for a token."""
+    keys = relay365_conf.tenant_of(lab.sim, laboratory.TENANT, laboratory.CLIENT_ID,
+                                   lab.secret_file)
+    mailbox = {"address": ADDRESS, "default": True, "messages_per_minute": 6000}
+    lab.configure(tenants={"old": keys}, mailboxes={"relay": {**mailbox, "tenant": "old"}})
+    hold_entra(lab)
+    lab.tokend.start()
+    clients = [token_client.Client(socket_of(lab)) for _ in range(3)]
+    wait_for_crowd(lab, 3)
+    lab.configure(tenants={"new": keys}, mailboxes={"relay": {**mailbox, "tenant": "new"}})
+    lab.relay365("reload", status=None)
+    assert token_status(lab)["tenant"] == "new"
+    lab.sim.clear()
+    assert [a["status"] for a in token_client.answers(clients)] == ["ok"] * 3
 
 
 # -- secrets -------------------------------------------------------------------
