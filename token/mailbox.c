@@ -287,7 +287,6 @@ static bool serve_first(struct mailbox *mailbox, int64_t *look_in_ms_r)
 	}
 	/* Ask again at the moment of granting: the token may have ended meanwhile. */
 	dequeue(lease);
-	lease->state = LEASE_WANTS_TOKEN;
 	lease->chosen = true;
 	ask_for_token(lease);
 	return true;

@@ -61,6 +61,7 @@ static void clean_up(struct tokend *tokend)
 		identity_free(&tokend->identity[i]);
 	free(tokend->mailbox);
 	free(tokend->of_conf);
+	free(tokend->name);
 	free(tokend->token_uid);
 	free(tokend->identity);
 	lease_book_close(&tokend->book);

@@ -24,6 +24,14 @@ static void answer(struct stream *stream, const char *word, const char *text)
 	buf_clear(&reply);
 }
 
+/* Postfix knows a mailbox by its old name until it is set up again: all the same it counts. */
+static struct mailbox *named(struct tokend *tokend, const char *name, size_t len)
+{
+	struct mailbox *mailbox = tokend_mailbox_by_name(tokend, name, len);
+
+	return mailbox != NULL ? mailbox : tokend_mailbox_by_old_name(tokend, name, len);
+}
+
 static void serve(struct stream *stream, const struct socketmap_request *request)
 {
 	struct tokend *tokend = stream_context(stream);
@@ -34,8 +42,7 @@ static void serve(struct stream *stream, const struct socketmap_request *request
 	memcpy(status, request->key, n);
 	status[n] = '\0';
 	if (request->name_len > PREFIX && memcmp(request->name, "status/", PREFIX) == 0)
-		mailbox = tokend_mailbox_by_name(tokend, request->name + PREFIX,
-						 request->name_len - PREFIX);
+		mailbox = named(tokend, request->name + PREFIX, request->name_len - PREFIX);
 	if (mailbox == NULL) {
 		log_say(EV_WARNING,
 			"Postfix asked for map %.*s, which belongs to no mailbox; run: relay365 "

@@ -8,15 +8,18 @@
 
 #include <pwd.h>
 
-static const struct conf_mailbox *in_conf(const struct conf *conf, const struct mailbox *mailbox)
+/* By the address, for which Microsoft counts: a mailbox that is renamed stays the same. */
+static bool is_same(const struct conf_mailbox *m, const struct mailbox *mailbox)
 {
-	const char *name = mailbox_name(mailbox);
-	const struct conf_mailbox *found = conf_mailbox_by_name(conf, name, strlen(name));
+	return strcmp(m->address, mailbox_address(mailbox)) == 0;
+}
 
-	/* A name that was given to another address is another mailbox. */
-	if (found != NULL && strcmp(found->address, mailbox_address(mailbox)) != 0)
-		return NULL;
-	return found;
+static bool in_conf(const struct conf *conf, const struct mailbox *mailbox)
+{
+	const struct conf_mailbox *found =
+		conf_mailbox_by_address(conf, mailbox_address(mailbox));
+
+	return found != NULL && is_same(found, mailbox);
 }
 
 static struct identity *identity_by_key(struct identity *const *list, size_t n, const char *key)
@@ -98,8 +101,7 @@ static void make_identities(struct tokend *tokend, const struct conf *conf,
 static struct mailbox *runtime_of(const struct tokend *tokend, const struct conf_mailbox *conf)
 {
 	for (size_t i = 0; i < tokend->mailboxes; i++)
-		if (strcmp(mailbox_name(tokend->mailbox[i]), conf->name) == 0 &&
-		    strcmp(mailbox_address(tokend->mailbox[i]), conf->address) == 0)
+		if (is_same(conf, tokend->mailbox[i]))
 			return tokend->mailbox[i];
 	return NULL;
 }
@@ -115,6 +117,22 @@ static struct mailbox *make_mailbox(struct tokend *tokend, const struct conf_mai
 	return mailbox;
 }
 
+/* Until `setup postfix` is run again, Postfix asks by the name that a mailbox had before. */
+static void note_name(struct tokend *tokend, const char *name, struct mailbox *mailbox)
+{
+	struct tokend_name *at = NULL;
+
+	for (size_t i = 0; i < tokend->names; i++)
+		if (strcmp(tokend->name[i].name, name) == 0)
+			at = &tokend->name[i];
+	if (at == NULL) {
+		tokend->name = xreallocarray(tokend->name, tokend->names + 1, sizeof(*at));
+		at = &tokend->name[tokend->names++];
+		(void)snprintf(at->name, sizeof(at->name), "%s", name);
+	}
+	at->mailbox = mailbox;
+}
+
 static void make_mailboxes(struct tokend *tokend, const struct conf *conf)
 {
 	free(tokend->of_conf);
@@ -128,6 +146,7 @@ static void make_mailboxes(struct tokend *tokend, const struct conf *conf)
 		else
 			mailbox_configure(mailbox, m, tokend_identity_of(tokend, m));
 		tokend->of_conf[i] = mailbox;
+		note_name(tokend, m->name, mailbox);
 	}
 }
 
@@ -156,7 +175,7 @@ void tokend_configure(struct tokend *tokend, struct conf *conf)
 	probes_stop(tokend->probes);
 	look_up_users(tokend, &conf->token_users);
 	for (size_t i = 0; i < tokend->mailboxes; i++)
-		if (in_conf(conf, tokend->mailbox[i]) == NULL)
+		if (!in_conf(conf, tokend->mailbox[i]))
 			mailbox_configure(tokend->mailbox[i], NULL, NULL);
 	make_identities(tokend, conf, &old_identity);
 	make_mailboxes(tokend, conf);
@@ -191,6 +210,16 @@ static struct mailbox *of_conf(const struct tokend *tokend, const struct conf_ma
 struct mailbox *tokend_mailbox_by_name(struct tokend *tokend, const char *name, size_t len)
 {
 	return of_conf(tokend, conf_mailbox_by_name(tokend->conf, name, len));
+}
+
+struct mailbox *tokend_mailbox_by_old_name(const struct tokend *tokend, const char *name,
+					   size_t len)
+{
+	for (size_t i = 0; i < tokend->names; i++)
+		if (strlen(tokend->name[i].name) == len &&
+		    memcmp(tokend->name[i].name, name, len) == 0)
+			return tokend->name[i].mailbox;
+	return NULL;
 }
 
 struct mailbox *tokend_mailbox_by_address(struct tokend *tokend, const char *address)

@@ -14,6 +14,12 @@
 #include "conf/conf.h"
 #include "proto/control.h"
 
+/* A name, and the mailbox that had it last. */
+struct tokend_name {
+	char name[CONF_NAME_MAX + 1];
+	struct mailbox *mailbox;
+};
+
 struct tokend {
 	struct loop *loop;
 	struct http *http;
@@ -32,6 +38,8 @@ struct tokend {
 	size_t identities;
 	struct mailbox **mailbox; /* one for each mailbox that ever was in the configuration */
 	size_t mailboxes;
+	struct tokend_name *name; /* every one that ever was in the configuration */
+	size_t names;
 	struct mailbox **of_conf;     /* those of conf's mailboxes, in their order */
 	struct tokend_socket *socket; /* tokend_sockets.c: token and map sockets */
 	size_t sockets;
@@ -67,6 +75,10 @@ struct identity *tokend_identity_of(const struct tokend *tokend,
 /* By name, NULL when the configuration has no such mailbox (any more). */
 struct mailbox *tokend_mailbox_by_name(struct tokend *tokend, const char *name, size_t len);
 struct mailbox *tokend_mailbox_by_address(struct tokend *tokend, const char *address);
+
+/* The one that had this name when it last stood in the configuration, or NULL. */
+struct mailbox *tokend_mailbox_by_old_name(const struct tokend *tokend, const char *name,
+					   size_t len);
 
 /* token_socket.c, map_socket.c: serve at path. */
 struct stream_server *token_socket_serve(struct tokend *tokend, const char *path, gid_t group,

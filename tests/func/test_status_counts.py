@@ -8,7 +8,9 @@ import pytest
 
 import flow
 import letters as letters_module
+import procs
 import programs
+import token_client
 
 pytestmark = pytest.mark.needs_build
 
@@ -46,6 +48,38 @@ def test_lookup_repeated_after_a_lost_answer(lab):
         lab.tokend.resume()
         assert again.recv(100) == netstring(b"NOTFOUND ")
     assert box(lab)["delivered"] == 1
+
+
+def rename(lab, name, **keys):
+    lab.configure(mailboxes={name: {"connections": 2, "messages_per_minute": 6000,
+                                    "recipients_per_day": 1000, **keys}})
+
+
+def test_renamed_mailbox(lab):
+    """It is the same for Microsoft: what it delivered and what is under way go on counting."""
+    rename(lab, "relay")
+    lab.tokend.start()
+    held = [token_client.Client(lab.folder + "/run/token") for _ in range(2)]
+    assert [a["status"] for a in token_client.answers(held)] == ["ok", "ok"]
+    assert token_client.map_answer(lab, "relay", TAKEN.decode()) == "NOTFOUND "
+    for name in ("office", "post"):
+        rename(lab, name)
+        lab.relay365("reload", status=None)
+        # Postfix was not set up again: it asks as before
+        assert token_client.map_answer(lab, "relay", TAKEN.decode()) == "NOTFOUND "
+        assert box(lab)["name"] == name
+    assert box(lab)["delivered"] == 3 and box(lab)["leases"] == 2
+    assert "belongs to no mailbox" not in lab.tokend.log()
+    with token_client.Client(lab.folder + "/run/token") as third:
+        procs.wait_for(lambda: box(lab)["waiting"] == 1, 10, "a third that must wait")
+        held[0].close()
+        assert third.answer()["status"] == "ok"
+    held[1].close()
+    # its name goes to another mailbox: whoever asks by it means that one
+    rename(lab, "relay", address="other@contoso.com")
+    lab.relay365("reload", status=None)
+    assert token_client.map_answer(lab, "relay", TAKEN.decode()) == "NOTFOUND "
+    assert (box(lab)["address"], box(lab)["delivered"]) == ("other@contoso.com", 1)
 
 
 def test_killed_before_the_disk_has_it(lab, tmp_path):
