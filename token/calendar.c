@@ -158,6 +158,15 @@ void calendar_look(struct calendar *calendar, const struct conf *conf,
 	forget_unseen(calendar);
 }
 
+bool calendar_has(const struct calendar *calendar, const char *id)
+{
+	const struct entry *entry = calendar->first;
+
+	while (entry != NULL && strcmp(entry->id, id) != 0)
+		entry = entry->next;
+	return entry != NULL;
+}
+
 cJSON *calendar_json(const struct calendar *calendar, int64_t now_wall_ms)
 {
 	cJSON *list = cJSON_CreateArray();

@@ -22,6 +22,9 @@ void calendar_free(struct calendar **calendar);
 void calendar_look(struct calendar *calendar, const struct conf *conf,
 		   struct identity *const *identity, size_t identities, int64_t now_wall_ms);
 
+/* Whether what this alarm's id names ends some day, as far as is known. */
+bool calendar_has(const struct calendar *calendar, const char *id);
+
 /* For status: what was found, [{"id", "what", "ends", "days_left"}, ...]. */
 cJSON *calendar_json(const struct calendar *calendar, int64_t now_wall_ms);
 

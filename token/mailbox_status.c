@@ -188,7 +188,8 @@ static bool explain(struct mailbox *mailbox, const char *status, char *better_r,
 	if (verdict->class == EXPLAIN_QUOTA && !is_external_quota(verdict) &&
 	    mailbox->conf != NULL)
 		open_circuit(mailbox, status);
-	if (what->class != EXPLAIN_TRANSIENT && what->class != EXPLAIN_MESSAGE)
+	if (what->class != EXPLAIN_TRANSIENT && what->class != EXPLAIN_MESSAGE &&
+	    mailbox->conf != NULL)
 		set_trouble(mailbox, what, status);
 	if (is_account_blocked(verdict) && mailbox->conf != NULL)
 		lock_mailbox(mailbox, verdict);

@@ -150,6 +150,55 @@ static void make_mailboxes(struct tokend *tokend, const struct conf *conf)
 	}
 }
 
+/* ---- alarms of what is not in the configuration any more ---- */
+
+/* What follows this in an alarm's id; NULL: it is another's. */
+static const char *behind(const char *id, const char *prefix)
+{
+	size_t n = strlen(prefix);
+
+	return strncmp(id, prefix, n) == 0 ? id + n : NULL;
+}
+
+static bool has_identity(const struct tokend *tokend, const char *name)
+{
+	for (size_t i = 0; i < tokend->identities; i++)
+		if (strcmp(identity_name(tokend->identity[i]), name) == 0)
+			return true;
+	return false;
+}
+
+static bool has_owner(const struct tokend *tokend, const char *id)
+{
+	static const char *const of_identity[] = {"token/", "vault/"};
+	static const char *const of_mailbox[] = {"mailbox/", "sign-in/", "delivered/"};
+	const char *name;
+
+	for (size_t i = 0; i < ARRAY_LEN(of_identity); i++)
+		if ((name = behind(id, of_identity[i])) != NULL)
+			return has_identity(tokend, name);
+	for (size_t i = 0; i < ARRAY_LEN(of_mailbox); i++)
+		if ((name = behind(id, of_mailbox[i])) != NULL)
+			return conf_mailbox_by_name(tokend->conf, name, strlen(name)) != NULL;
+	return calendar_has(tokend->calendar, id);
+}
+
+/* Nobody else would: neither a success nor a failure comes of what is gone. */
+static void clear_ownerless_alarms(const struct tokend *tokend)
+{
+	cJSON *alarms = alarms_status();
+	const cJSON *alarm;
+
+	cJSON_ArrayForEach (alarm, alarms) {
+		const char *id =
+			cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(alarm, "id"));
+
+		if (id != NULL && !has_owner(tokend, id))
+			alarm_clear(id);
+	}
+	cJSON_Delete(alarms);
+}
+
 /* Here and not for each connection: a directory service may take its time to say no. */
 static void look_up_users(struct tokend *tokend, const struct conf_list *users)
 {
@@ -188,6 +237,7 @@ void tokend_configure(struct tokend *tokend, struct conf *conf)
 	probes_configure(tokend->probes, conf, find_identity, tokend);
 	tokend->conf = conf;
 	conf_free(&old);
+	clear_ownerless_alarms(tokend);
 }
 
 int tokend_reload(struct tokend *tokend, const char *who, struct err *err)

@@ -8,8 +8,11 @@ import pytest
 
 import flow
 import hook
+import lab as laboratory
 import postfix
 import procs
+import relay365_conf
+import token_client
 
 pytestmark = pytest.mark.needs_build
 
@@ -155,6 +158,42 @@ def test_broken_configuration_stops_no_alarm(lab, web):
     [notice] = web.wait(1)
     assert "can't be renewed" in notice["what"] and "settings" not in notice
     procs.write(lab.config, good, 0o640)
+
+
+def test_what_leaves_the_configuration_ends_its_alarms(lab, web):
+    """At a reload, or when the daemon starts with another configuration."""
+    keys = relay365_conf.tenant_of(lab.sim, laboratory.TENANT, laboratory.CLIENT_ID,
+                                   lab.secret_file)
+    mailboxes = {name: {"address": name + "@contoso.com", "tenant": name,
+                        "senders": ["*@%s.example" % name]} for name in ("one", "two", "three")}
+    mailboxes["one"]["default"] = True
+
+    def configure(*names):
+        lab.configure(tenants={name: keys for name in names}, alarm_url=web.url,
+                      mailboxes={name: mailboxes[name] for name in names})
+
+    def raised():
+        return {alarm["id"] for alarm in flow.status(lab)["tokend"]["alarms"]}
+
+    def ended():
+        return {n["id"] for n in web.notices if n["event"] == "recovery"}
+
+    lab.sim.fault("entra", "aadsts", code=7000222)
+    configure("one", "two", "three")
+    lab.tokend.start()
+    # as a mailbox has them when Microsoft refuses its mail
+    token_client.map_answer(lab, "three", "5.7.64 TenantAttribution; Relay Access Denied")
+    web.wait(4)
+    assert raised() == {"token/one", "token/two", "token/three", "mailbox/three"}
+    configure("one", "two")
+    lab.relay365("reload", status=None)
+    assert raised() == {"token/one", "token/two"}
+    procs.wait_for(lambda: ended() == {"token/three", "mailbox/three"}, 30, "their recovery")
+    lab.tokend.stop()
+    configure("one")
+    lab.tokend.start()
+    assert raised() == {"token/one"}
+    procs.wait_for(lambda: "token/two" in ended(), 30, "its recovery")
 
 
 def test_trial(lab, web):
