@@ -7,7 +7,7 @@
 
 enum {
 	RENEW_BEFORE_MS = 600000, /* before the end, or half the lifetime if that is less */
-	RENEW_LEAST_MS = 30000,	  /* or a twentieth of the lifetime; sooner is not believed */
+	RENEW_LEAST_MS = 2000,	  /* whatever the endpoint says */
 };
 
 static void fail(struct answer *answer, bool permanent, enum explain_class class,
@@ -202,10 +202,11 @@ int64_t answer_renew_in_ms(const struct answer *answer)
 {
 	int64_t life_ms = answer->expires_in_s * 1000, said_ms = answer->refresh_in_s * 1000;
 	int64_t before_ms = life_ms / 2 < RENEW_BEFORE_MS ? life_ms / 2 : RENEW_BEFORE_MS;
-	int64_t least_ms = life_ms / 20 < RENEW_LEAST_MS ? life_ms / 20 : RENEW_LEAST_MS;
 	int64_t next_ms = life_ms - before_ms;
 
-	return said_ms > 0 && said_ms >= least_ms && said_ms < next_ms ? said_ms : next_ms;
+	if (said_ms > 0 && said_ms < RENEW_LEAST_MS)
+		said_ms = RENEW_LEAST_MS;
+	return said_ms > 0 && said_ms < next_ms ? said_ms : next_ms;
 }
 
 void answer_clear(struct answer *answer)

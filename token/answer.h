@@ -39,8 +39,7 @@ void answer_parse(const struct http_answer *http, struct answer *answer_r);
 
 /*
  * When to renew a token that has come: ten minutes before its end, or at half
- * its life if that is later, or when the endpoint says, unless what it says is
- * so soon that we would ask without end.
+ * its life if that is later, or when the endpoint says, but not each second.
  */
 int64_t answer_renew_in_ms(const struct answer *answer);
 

@@ -21,8 +21,8 @@
 /* A token that ends sooner than this is not given out: AUTH itself takes time. */
 #define IDENTITY_LEAST_LIFE_MS 5000
 
-/* One that comes with less is not worth to be asked for: the disk takes time too. */
-#define IDENTITY_SHORT_LIFE_MS 8000
+/* One that comes with less can't be used: it is asked for as after an error that passes. */
+#define IDENTITY_SHORT_LIFE_MS (IDENTITY_LEAST_LIFE_MS + 1000)
 
 struct identity;
 struct answer;

@@ -149,7 +149,7 @@ def test_hanging_command_holds_up_nobody(lab, web):
 def test_broken_configuration_stops_no_alarm(lab, web):
     """While an admin edits the file, the daemon goes on with the old one, and tells."""
     lab.configure(alarm_url=web.url)
-    lab.sim.tenant("contoso.onmicrosoft.com", expires_in=60, refresh_in=3)
+    lab.sim.tenant("contoso.onmicrosoft.com", expires_in=3600, refresh_in=3)
     lab.tokend.start()
     wait_state(lab, "valid")
     good = procs.read(lab.config)

@@ -210,8 +210,6 @@ def test_confidential_client_shows_its_secret(lab):
 # -- refresh tokens ------------------------------------------------------------
 
 ROTATION_S = 4      # after a renewal, all the time that a restart or a kill may take
-# sooner than after a twentieth of the life tokend does not renew a token
-ROTATING_LIFE_S = 20 * ROTATION_S
 
 
 def newest(lab):
@@ -232,7 +230,7 @@ def wait_rotated(lab):
 def test_refresh_token_rotates(lab):
     """The stand-in revokes all when a replaced one comes back."""
     delegated(lab)
-    lab.sim.tenant(laboratory.TENANT, expires_in=ROTATING_LIFE_S, refresh_in=ROTATION_S)
+    lab.sim.tenant(laboratory.TENANT, expires_in=3600, refresh_in=ROTATION_S)
     lab.tokend.start()
     sign_in(lab)
     for _ in range(2):
@@ -265,7 +263,7 @@ def test_refresh_token_dies_and_a_user_mends_it(lab):
 @pytest.mark.slow
 def test_passing_errors_cost_no_refresh_token(lab):
     delegated(lab)
-    lab.sim.tenant(laboratory.TENANT, expires_in=ROTATING_LIFE_S, refresh_in=ROTATION_S)
+    lab.sim.tenant(laboratory.TENANT, expires_in=3600, refresh_in=ROTATION_S)
     lab.tokend.start()
     sign_in(lab)
     lab.sim.fault("entra", "status", status=503, times=2)
@@ -297,7 +295,7 @@ def import_file(lab, file, status):
 
 def test_import(lab):
     delegated(lab)
-    lab.sim.tenant(laboratory.TENANT, expires_in=ROTATING_LIFE_S, refresh_in=ROTATION_S)
+    lab.sim.tenant(laboratory.TENANT, expires_in=3600, refresh_in=ROTATION_S)
     postfix = flow.wire(lab, milter=False)
     file = token_file(lab, client_id=laboratory.CLIENT_ID.upper())
     before = procs.read(file)
@@ -363,7 +361,7 @@ def test_federated(lab):
     made = lab.sim.credentials("issuer")
     trust(lab, made)
     path = federated_token(lab, made)
-    lab.sim.tenant(laboratory.TENANT, expires_in=40, refresh_in=2)
+    lab.sim.tenant(laboratory.TENANT, expires_in=3600, refresh_in=2)
     tenant_with(lab, federated_token_file=path)
     lab.tokend.start()
     assert ask(lab)["status"] == "ok"
@@ -508,7 +506,7 @@ def test_second_certificate_takes_over(lab, fate):
 def test_change_of_certificates_is_finished(lab):
     """The second becomes the only one: tokens go on being renewed with it."""
     new = two_certificates(lab, disabled=True)
-    lab.sim.tenant(laboratory.TENANT, expires_in=40, refresh_in=2)
+    lab.sim.tenant(laboratory.TENANT, expires_in=3600, refresh_in=2)
     lab.tokend.start()
     wait_state(lab, "valid")
     assert token_status(lab)["certificate"] == "next"

@@ -37,7 +37,7 @@ def sessions(lab):
 
 def test_each_new_token_is_tried(lab):
     lab.configure(probe=True)
-    lab.sim.tenant(laboratory.TENANT, expires_in=40, refresh_in=2)
+    lab.sim.tenant(laboratory.TENANT, expires_in=3600, refresh_in=2)
     lab.tokend.start()
     wait_verdict(lab, "ok")
     lab.sim.wait(lambda s: len(s["smtp"]["sessions"]) >= 2)

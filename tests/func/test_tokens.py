@@ -216,7 +216,7 @@ def test_renewed_without_mail(lab):
 
 def test_renewed_when_entra_says(lab):
     roomy(lab)
-    lives(lab, 40, refresh_in=2)
+    lives(lab, 3600, refresh_in=2)
     lab.tokend.start()
     procs.wait_for(lambda: requests(lab) >= 2, 10, "a renewal after two seconds")
     times = [r["time"] for r in lab.sim.state()["entra"]["requests"]]

@@ -96,7 +96,7 @@ def test_spoilt_file_is_not_taken(lab, spoil):
 def test_full_disk(lab, state_disk, web):
     """A rotated refresh token can't be written: it is used from memory, and an admin is told."""
     test_grants.delegated(lab)
-    lab.sim.tenant(laboratory.TENANT, expires_in=40, refresh_in=2)
+    lab.sim.tenant(laboratory.TENANT, expires_in=3600, refresh_in=2)
     with open(lab.config, "a", encoding="utf-8") as f:
         f.write('alarm_url = "%s"\n' % web.url)
     lab.tokend.start()
@@ -162,8 +162,7 @@ def test_refusal_while_the_disk_is_slow(lab):
 def test_killed_again_and_again(lab):
     """Each process goes on with the newest refresh token; a replaced one would be refused."""
     test_grants.delegated(lab)
-    lab.sim.tenant(laboratory.TENANT, expires_in=test_grants.ROTATING_LIFE_S,
-                   refresh_in=test_grants.ROTATION_S)
+    lab.sim.tenant(laboratory.TENANT, expires_in=3600, refresh_in=test_grants.ROTATION_S)
     lab.tokend.start()
     test_grants.sign_in(lab)
     for _ in range(3):
