@@ -56,7 +56,7 @@ static int read_ahead(struct source *source, struct err *err)
 	if (result > 0)
 		source->first_ms = line.at_ms;
 	else
-		source->first.len = 0;
+		source->first = (struct logtext){"", 0};
 	if (again)
 		logfile_close(&source->file);
 	return result < 0 ? -1 : 0;
