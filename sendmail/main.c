@@ -88,21 +88,19 @@ static bool may_enter_unix(const struct conf *conf, int fd)
 
 static bool may_enter_tcp(const struct conf *conf, int fd)
 {
-	enum { V4_IN_V6 = 12 };
 	struct sockaddr_storage address = {0};
 	socklen_t len = sizeof(address);
-	const struct in6_addr *in6 = &((struct sockaddr_in6 *)&address)->sin6_addr;
-	char text[INET6_ADDRSTRLEN] = "";
+	char written[INET6_ADDRSTRLEN] = "", text[INET6_ADDRSTRLEN];
 
 	if (getpeername(fd, (struct sockaddr *)&address, &len) < 0)
 		return false;
 	if (address.ss_family == AF_INET)
-		(void)inet_ntop(AF_INET, &((struct sockaddr_in *)&address)->sin_addr, text,
-				sizeof(text));
-	else if (IN6_IS_ADDR_V4MAPPED(in6)) /* at a socket for both */
-		(void)inet_ntop(AF_INET, in6->s6_addr + V4_IN_V6, text, sizeof(text));
+		(void)inet_ntop(AF_INET, &((struct sockaddr_in *)&address)->sin_addr, written,
+				sizeof(written));
 	else
-		(void)inet_ntop(AF_INET6, in6, text, sizeof(text));
+		(void)inet_ntop(AF_INET6, &((struct sockaddr_in6 *)&address)->sin6_addr, written,
+				sizeof(written));
+	conf_client_text(written, text, sizeof(text)); /* IPv4 at a socket for both */
 	if (conf_is_submit_client(conf, text))
 		return true;
 	log_say(EV_WARNING,
