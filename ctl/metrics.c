@@ -158,22 +158,6 @@ static bool value_of(const struct family *family, const cJSON *row, double *valu
 
 /* ---- labels ---- */
 
-/* What strangers may have put into a name: line breaks are all that labels may have of that. */
-static char *value_text(const char *value)
-{
-	char *text = xstrdup(value);
-	size_t len = strlen(text);
-
-	for (size_t i = 0; i < len;) {
-		size_t n = plain_length(text + i, len - i);
-
-		if (n == 0 && text[i] != '\n')
-			text[i] = '?';
-		i += n == 0 ? 1 : n;
-	}
-	return text;
-}
-
 /* One that is empty is the same as none, so it is left out. */
 static cJSON *labels_of(const struct metric *metric, const char *daemon, const cJSON *row)
 {
@@ -189,7 +173,7 @@ static cJSON *labels_of(const struct metric *metric, const char *daemon, const c
 		if (strcmp(name, "daemon") != 0)
 			value = ctl_text(row, name);
 		(void)snprintf(name, sizeof(name), "%.*s", (int)name_len, at);
-		text = value_text(value);
+		text = plain(xstrdup(value));
 		if (text[0] != '\0')
 			(void)cJSON_AddStringToObject(labels, name, text);
 		free(text);
@@ -207,11 +191,7 @@ static char *labels_text(const cJSON *labels)
 	cJSON_ArrayForEach (label, labels) {
 		(void)buf_addf(&text, "%s%s=\"", text.len == 0 ? "{" : ",", label->string);
 		for (const char *at = label->valuestring; *at != '\0'; at++)
-			if (*at == '\n')
-				(void)buf_adds(&text, "\\n");
-			else
-				(void)buf_addf(&text, "%s%c",
-					       *at == '"' || *at == '\\' ? "\\" : "", *at);
+			(void)buf_addf(&text, "%s%c", *at == '"' || *at == '\\' ? "\\" : "", *at);
 		(void)buf_adds(&text, "\"");
 	}
 	if (text.len > 0)
